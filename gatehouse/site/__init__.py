@@ -1,0 +1,33 @@
+"""The model of a site, and the policy derived from it."""
+
+from gatehouse.site.declaration import ClosedPort, Flow, Listener, Secret, Service
+from gatehouse.site.loading import load
+from gatehouse.site.loading import names as site_names
+from gatehouse.site.model import INTERNET, MANAGEMENT, Device, Gateway, Network, Segment, Site
+from gatehouse.site.policy import ForwardRule, InputRule, Policy, derive
+from gatehouse.site.problems import Problem, SiteError
+from gatehouse.site.registry import read as read_registry
+
+__all__ = [
+    "INTERNET",
+    "MANAGEMENT",
+    "ClosedPort",
+    "Device",
+    "Flow",
+    "ForwardRule",
+    "Gateway",
+    "InputRule",
+    "Listener",
+    "Network",
+    "Policy",
+    "Problem",
+    "Secret",
+    "Segment",
+    "Service",
+    "Site",
+    "SiteError",
+    "derive",
+    "load",
+    "read_registry",
+    "site_names",
+]

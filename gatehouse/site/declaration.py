@@ -1,0 +1,89 @@
+"""What a role declares about its service. Everything else is derived from this: firewall, audit, threat model, checks."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Transport = Literal["tcp", "udp"]
+Encryption = Literal["tls", "ssh", "none"]
+Port = int
+
+
+class Declaration(BaseModel):
+    """Base of what is declared: immutable, and an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Listener(Declaration):
+    """A port that a service opens, and who may reach it: this is the firewall rule.
+
+    `reachable_from` names segments; an empty tuple means loopback only. `broadcast` is for protocols whose clients
+    have no address yet (DHCP, RFC 2131 §4.1): the input rule then can't name the gateway's address.
+    """
+
+    name: str
+    port: Port = Field(ge=1, le=65535)
+    transport: Transport = "tcp"
+    encryption: Encryption
+    authentication: str
+    reachable_from: tuple[str, ...] = ()
+    data: str
+    compromise: str
+    broadcast: bool = False
+
+    @property
+    def label(self) -> str:
+        """`8883/tcp`."""
+        return f"{self.port}/{self.transport}"
+
+
+class Flow(Declaration):
+    """Data on its way: from where to where, protected how, and what a compromise means. Listeners imply their own."""
+
+    source: str
+    destination: str
+    data: str
+    encryption: str
+    authentication: str
+    compromise: str
+
+
+class Secret(Declaration):
+    """A credential of a service: how often it is renewed (days) and who must follow when it is."""
+
+    name: str
+    kind: Literal["certificate", "key", "password", "token"]
+    rotation_days: int = Field(ge=1)
+    consumers: tuple[str, ...] = ()
+
+
+class ClosedPort(Declaration):
+    """A port that must stay closed on every address, and why."""
+
+    port: Port = Field(ge=1, le=65535)
+    transport: Transport = "tcp"
+    reason: str
+
+
+class Service(Declaration):
+    """A service of the gateway, as its role declares it."""
+
+    name: str
+    title: str
+    units: tuple[str, ...] = ()
+    user: str = "root"
+    listeners: tuple[Listener, ...] = ()
+    flows: tuple[Flow, ...] = ()
+    secrets: tuple[Secret, ...] = ()
+    closed: tuple[ClosedPort, ...] = ()
+    network_facing: bool = False
+
+    def listener(self, name: str) -> Listener:
+        """The listener of that name; KeyError if the service has none."""
+        for listener in self.listeners:
+            if listener.name == name:
+                return listener
+        raise KeyError(f"{self.name} has no listener {name!r}")

@@ -1,0 +1,233 @@
+"""The model of a site: its segments, gateways, services and devices, typed and validated before anything connects."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
+
+from gatehouse.site.declaration import Listener, Service, Transport
+
+INTERNET = "internet"
+MANAGEMENT = "management"
+
+# A bridge is named br-SEGMENT and Linux allows 15 characters (IFNAMSIZ): 12 are left for the segment.
+SegmentName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9]{0,11}$")]
+HostName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
+DomainName = Annotated[str, StringConstraints(pattern=r"^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z0-9-]{2,63}$")]
+InterfaceName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,14}$")]
+UserName = Annotated[str, StringConstraints(pattern=r"^[a-z_][a-z0-9_-]{0,31}$")]
+HardwareAddress = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{2}(:[0-9a-f]{2}){5}$", to_lower=True)]
+IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
+IPAddress = IPv4Address | IPv6Address
+
+_PUBLIC_KEY = re.compile(r"^(ssh-ed25519|sk-ssh-ed25519@openssh\.com|ecdsa-sha2-nistp256|ssh-rsa) [A-Za-z0-9+/=]{60,}( .*)?$")
+
+
+class Model(BaseModel):
+    """Base of the site's parts: immutable, and an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Segment(Model):
+    """A network of the site: its VLAN id (None for an untagged port only) and the segments it may open connections to."""
+
+    vlan: int | None = Field(default=None, ge=1, le=4094)
+    reaches: tuple[str, ...] = ()
+    description: str = ""
+
+
+class Network(Model):
+    """A segment as one gateway carries it: on an untagged port (`interface`) or tagged on a `trunk`, and its addresses.
+
+    `ipv4` and `ipv6` are the gateway's address with the prefix length (`10.10.10.1/24`). On `internet`, `ipv4="dhcp"`
+    leaves the address to the provider and `router4`/`router6` name the default routers otherwise.
+    """
+
+    interface: InterfaceName | None = None
+    trunk: InterfaceName | None = None
+    ipv4: IPv4Interface | Literal["dhcp"] | None = None
+    ipv6: IPv6Interface | Literal["ra"] | None = None
+    router4: IPv4Address | None = None
+    router6: IPv6Address | None = None
+
+    @field_validator("ipv4", "ipv6", mode="before")
+    @classmethod
+    def _has_a_prefix(cls, value: Any) -> Any:
+        if isinstance(value, str) and value not in ("dhcp", "ra"):
+            address, slash, length = value.partition("/")
+            family, longest, example = ("IPv6", 128, "from 48 to 64") if ":" in address else ("IPv4", 32, "from 8 to 30")
+            usable = range(48, 65) if family == "IPv6" else range(8, 31)
+            if not slash or not length.isdigit() or int(length) > longest or int(length) not in usable:
+                raise ValueError(f"{value} is no {family} prefix|use a length {example}")
+        return value
+
+    @model_validator(mode="after")
+    def _one_kind_of_port(self) -> Self:
+        if (self.interface is None) == (self.trunk is None):
+            raise ValueError("needs either interface or trunk|name the untagged port, or the trunk that carries its VLAN")
+        return self
+
+    @property
+    def addresses(self) -> tuple[IPAddress, ...]:
+        """The gateway's fixed addresses in this network, IPv4 first."""
+        found = (self.ipv4, self.ipv6)
+        return tuple(a.ip for a in found if isinstance(a, IPv4Interface | IPv6Interface))
+
+    @property
+    def prefixes(self) -> tuple[IPNetwork, ...]:
+        """The fixed prefixes of this network, IPv4 first."""
+        found = (self.ipv4, self.ipv6)
+        return tuple(a.network for a in found if isinstance(a, IPv4Interface | IPv6Interface))
+
+
+class Contact(Model):
+    """How the operator's side reaches a gateway before it is hardened: afterwards it is the site's `ssh` that counts."""
+
+    address: str | None = None
+    port: int = Field(default=22, ge=1, le=65535)
+    user: UserName = "root"
+    key: str | None = None
+
+
+class Gateway(Model):
+    """One host of the site. What differs between gateways stands here, the rest comes from the site."""
+
+    networks: dict[str, Network] = Field(min_length=1)
+    contact: Contact = Contact()
+    without: tuple[str, ...] = ()
+    resolvers: tuple[IPAddress, ...] = ()
+
+    @property
+    def address(self) -> str:
+        """Where SSH goes: the contact's address if one is named, the management address otherwise."""
+        if self.contact.address:
+            return self.contact.address
+        return str(self.networks[MANAGEMENT].addresses[0])
+
+    def bridge(self, segment: str) -> str:
+        """The bridge that carries a segment: `br-iot`."""
+        return f"br-{segment}"
+
+
+class Destination(Model):
+    """A named internet service that segments may use, and nothing else there: addresses, port and who."""
+
+    addresses: tuple[IPNetwork, ...] = Field(min_length=1)
+    port: int = Field(ge=1, le=65535)
+    transport: Transport = "tcp"
+    segments: tuple[str, ...] = Field(min_length=1)
+
+
+class Ssh(Model):
+    """SSH for administration: one non-root user, keys only. `former_ports` are tried when the port has just changed."""
+
+    port: int = Field(default=22, ge=1, le=65535)
+    former_ports: tuple[int, ...] = (22,)
+    user: UserName = "gatekeeper"
+    keys: tuple[str, ...] = Field(min_length=1)
+
+    @field_validator("keys")
+    @classmethod
+    def _are_public_keys(cls, keys: tuple[str, ...]) -> tuple[str, ...]:
+        for key in keys:
+            if "PRIVATE KEY" in key:
+                raise ValueError("holds a private key|give the line of the .pub file, and replace that key: it has been in a file")
+            if not _PUBLIC_KEY.match(key.strip()):
+                raise ValueError(f"{key[:24]!r}… is no SSH public key|give the one line of a .pub file, best ssh-ed25519")
+        return keys
+
+    @field_validator("user")
+    @classmethod
+    def _is_not_root(cls, user: str) -> str:
+        if user == "root":
+            raise ValueError("root is no administrator's name|name a user; the kit creates it with sudo")
+        return user
+
+
+class Broker(Model):
+    """Limits and TLS of the MQTT broker. Sizes in bytes, times in seconds."""
+
+    tls: Literal["1.3", "1.2"] = "1.3"
+    max_packet_bytes: int = Field(default=65_536, ge=256, le=268_435_455)
+    max_connections: int = Field(default=20_000, ge=1)
+    max_queued_messages: int = Field(default=1_000, ge=1)
+    max_inflight_messages: int = Field(default=20, ge=1, le=65_535)
+    max_keepalive_seconds: int = Field(default=300, ge=10, le=65_535)
+    session_expiry: str = Field(default="14d", pattern=r"^[1-9][0-9]*[hdwm]$")
+
+
+class Time(Model):
+    """Where the gateway takes its time from (names or addresses); it serves the segments itself."""
+
+    servers: tuple[str, ...] = ("0.debian.pool.ntp.org", "1.debian.pool.ntp.org", "2.debian.pool.ntp.org")
+    pools: bool = True
+
+
+class Setting(Model):
+    """What a site changes about a declared service: ports and who may reach, each by the listener's name."""
+
+    ports: dict[str, int] = {}
+    reachable_from: dict[str, tuple[str, ...]] = {}
+
+
+class Device(Model):
+    """A device of the registry: public facts only. `serials` are certificate serials in hexadecimal, newest first."""
+
+    name: HostName
+    model: str
+    gateway: str
+    segment: str = "iot"
+    hardware_address: HardwareAddress | None = None
+    address: IPv4Address | None = None
+    status: Literal["active", "quarantined", "revoked"] = "active"
+    serials: tuple[str, ...] = ()
+
+
+class Site(Model):
+    """What one inventory names: one PKI, one vault, one policy, one registry, and one gateway or forty.
+
+    Raises `gatehouse.site.SiteError` with every problem at once.
+    """
+
+    name: HostName
+    domain: DomainName
+    lab: bool = False
+    segments: dict[SegmentName, Segment]
+    gateways: dict[HostName, Gateway]
+    ssh: Ssh
+    services: tuple[Service, ...]
+    settings: dict[str, Setting] = {}
+    destinations: dict[str, Destination] = {}
+    broker: Broker = Broker()
+    time: Time = Time()
+    automatic_reboot: str | None = Field(default="03:30", pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$")
+    devices: tuple[Device, ...] = ()
+
+    def __init__(self, **data: Any) -> None:
+        from gatehouse.site.validation import settle
+
+        super().__init__(**settle(data))
+
+    def service(self, name: str) -> Service:
+        """The declared service of that name, with this site's settings applied; KeyError if there is none."""
+        for service in self.services:
+            if service.name == name:
+                return service
+        raise KeyError(name)
+
+    def services_of(self, gateway: str) -> tuple[Service, ...]:
+        """The services that run on a gateway."""
+        return tuple(s for s in self.services if s.name not in self.gateways[gateway].without)
+
+    def listener(self, service: str, name: str) -> Listener:
+        """A service's listener with this site's settings applied."""
+        return self.service(service).listener(name)
+
+    def devices_of(self, gateway: str) -> tuple[Device, ...]:
+        """The devices behind a gateway."""
+        return tuple(d for d in self.devices if d.gateway == gateway)
