@@ -73,6 +73,7 @@ class Service(Declaration):
 
     name: str
     title: str
+    packages: tuple[str, ...] = ()
     units: tuple[str, ...] = ()
     user: str = "root"
     listeners: tuple[Listener, ...] = ()

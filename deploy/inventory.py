@@ -1,0 +1,75 @@
+"""The hosts of a site for pyinfra, and how each is reached: as hardened, or as a fresh machine."""
+
+from __future__ import annotations
+
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+from gatehouse.errors import GatehouseError
+from gatehouse.site import Gateway, Site, load
+
+ROOT = Path(__file__).resolve().parent.parent
+STATE = ROOT / ".state"
+
+
+def hosts(name: str) -> list[tuple[str, dict[str, Any]]]:
+    """The `(gateway, connection data)` pairs of a site. Ends pyinfra with one line an error if the site is not valid."""
+    try:
+        site = load(name, ROOT)
+    except GatehouseError as error:
+        sys.exit(str(error))
+    return [(gateway, connection(site, gateway)) for gateway in site.gateways]
+
+
+def known_hosts(site: Site) -> Path:
+    """The host keys that the site trusts: the lab pins its own, a site's are committed beside its inventory."""
+    return site.state / "known_hosts" if site.state else ROOT / "inventories" / "known_hosts" / site.name
+
+
+def connection(site: Site, gateway: str) -> dict[str, Any]:
+    """pyinfra's data for the SSH connection to a gateway.
+
+    A machine that the kit has hardened answers to the site's administrator on the site's port; one that it hasn't yet,
+    to the gateway's `contact`. What was seen to work last is remembered, so that a deploy needs no trial connections.
+    """
+    here = site.gateways[gateway]
+    hardened = _marker(site, gateway).exists()
+    port = _answering(here, [site.ssh.port, *site.ssh.former_ports, here.contact.port])
+    user = site.ssh.user if hardened else here.contact.user
+    data: dict[str, Any] = {
+        "ssh_hostname": here.address,
+        "ssh_port": port,
+        "ssh_user": user,
+        "ssh_known_hosts_file": str(known_hosts(site)),
+        "ssh_strict_host_key_checking": "yes",
+        "_sudo": user != "root",
+    }
+    if here.contact.key:
+        data |= {"ssh_key": here.contact.key, "ssh_look_for_keys": False, "ssh_allow_agent": False}
+    return data
+
+
+def remember_hardened(site: Site, gateway: str) -> None:
+    """Notes that the site's administrator could log in, so that the next run goes there first."""
+    marker = _marker(site, gateway)
+    marker.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    marker.touch()
+
+
+def _marker(site: Site, gateway: str) -> Path:
+    return (site.state or STATE / site.name) / f"{gateway}.hardened"
+
+
+def _answering(gateway: Gateway, ports: list[int]) -> int:
+    """The first of the ports that speaks SSH; the first of all if none does, for pyinfra to say so."""
+    for port in dict.fromkeys(ports):
+        try:
+            with socket.create_connection((gateway.address, port), timeout=5) as connection:
+                connection.settimeout(5)
+                if connection.recv(4) == b"SSH-":
+                    return port
+        except OSError:
+            continue
+    return ports[0]

@@ -1,0 +1,36 @@
+"""Where a site's vault and the key that opens it are."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from deploy.inventory import ROOT
+from gatehouse.identity import Pki, Vault
+from gatehouse.site import Site
+
+
+def vault_path(site: Site) -> Path:
+    """The age file: committed beside the inventory, except a lab's."""
+    return site.state / "vault.age" if site.state else ROOT / "inventories" / "vaults" / f"{site.name}.age"
+
+
+def identity_path(site: Site) -> Path:
+    """The age identity that opens the vault: never in the checkout, except a lab's. `GATEHOUSE_IDENTITY` overrides."""
+    if named := os.environ.get("GATEHOUSE_IDENTITY"):
+        return Path(named)
+    if site.state:
+        return site.state / "identity.age"
+    return Path(os.environ.get("XDG_CONFIG_HOME", Path.home() / ".config")) / "gatehouse" / f"{site.name}.age"
+
+
+def open_vault(site: Site) -> Vault:
+    """The site's vault. Raises `VaultError` if it is missing or this identity doesn't open it."""
+    return Vault.open(vault_path(site), identities=[identity_path(site)])
+
+
+def open_pki(site: Site) -> Pki:
+    """The site's PKI, its authorities made if they are not there yet."""
+    pki = Pki(open_vault(site), site.name, site.domain)
+    pki.ensure()
+    return pki

@@ -1,0 +1,49 @@
+"""The lab site: containers that behave like a small site, with everything that the kit can do switched on."""
+
+from lab.state import folder, public_key, private_key
+
+from gatehouse.site import Site, read_registry
+from pathlib import Path
+from roles import declared
+
+_state = folder()
+
+site = Site(
+    name="lab",
+    domain="lab.internal",
+    lab=True,
+    state=_state,
+    services=declared(),
+    segments={
+        "iot": {"vlan": 10, "description": "devices"},
+        "management": {"vlan": 20, "reaches": ["internet", "internal", "iot"], "description": "administration"},
+        "guest": {"vlan": 30, "reaches": ["internet"], "description": "guests"},
+        "internal": {"reaches": ["internet"], "description": "the LAN"},
+        "internet": {"description": "the uplink"},
+    },
+    gateways={
+        "gateway": {
+            "contact": {"key": private_key(_state)},
+            "resolvers": ["198.51.100.1"],
+            "networks": {
+                "iot": {"interface": "port-iot", "ipv4": "10.10.10.1/24", "ipv6": "fd10:10:10::1/64"},
+                "management": {"interface": "port-mgmt", "ipv4": "10.10.20.1/24", "ipv6": "fd10:10:20::1/64"},
+                "guest": {"interface": "port-guest", "ipv4": "10.10.30.1/24", "ipv6": "fd10:10:30::1/64"},
+                "internal": {"interface": "port-lan", "ipv4": "10.10.40.1/24", "ipv6": "fd10:10:40::1/64"},
+                "internet": {
+                    "interface": "uplink",
+                    "ipv4": "198.51.100.2/24",
+                    "ipv6": "2001:db8:51::2/64",
+                    "router4": "198.51.100.1",
+                    "router6": "2001:db8:51::1",
+                },
+            },
+        }
+    },
+    ssh={"keys": [public_key(_state)]},
+    time={"servers": ["198.51.100.1"], "pools": False},
+    destinations={
+        "vendor-cloud": {"addresses": ["198.51.100.80/32", "2001:db8:51::80/128"], "port": 443, "segments": ["iot"]},
+    },
+    devices=read_registry(Path(__file__).parent.parent / "devices" / "lab.toml"),
+)

@@ -1,0 +1,51 @@
+"""Installs, configures and activates chrony."""
+
+from __future__ import annotations
+
+from pyinfra.api import deploy
+
+from gatehouse.site import INTERNET
+from roles import lifecycle
+from roles.chrony import service
+from roles.target import Target
+
+UNIT = service.units[0]
+CONFIGURATION = "/etc/chrony/chrony.conf"
+SANDBOX = f"/etc/systemd/system/{UNIT}.d/50-gatehouse.conf"
+LOADS = (CONFIGURATION, SANDBOX)
+
+
+@deploy("Time")
+def apply(target: Target) -> None:
+    """Install, configure, activate."""
+    install()
+    configure(target)
+    activate()
+
+
+def install() -> None:
+    """chrony replaces systemd-timesyncd, which can't serve others."""
+    lifecycle.packages(*service.packages, name="Install chrony")
+
+
+def configure(target: Target) -> None:
+    """Own servers, and service for the segments that the declaration names."""
+    reach = service.listener("ntp").reachable_from
+    networks = target.gateway.networks
+    lifecycle.files(
+        lifecycle.template(
+            "chrony",
+            CONFIGURATION,
+            time=target.site.time,
+            served=[p for s, n in networks.items() if s in reach and s != INTERNET for p in n.prefixes],
+        ),
+        lifecycle.template("chrony", SANDBOX),
+        lifecycle.stamped(UNIT, LOADS),
+        name="Configure chrony",
+        check='chronyd -p -f "$STAGED"/etc/chrony/chrony.conf >/dev/null',
+    )
+
+
+def activate() -> None:
+    """A restart: chronyd reads its configuration only then."""
+    lifecycle.running(UNIT, loads=LOADS, name="Run chrony", prove="chronyc -n tracking >/dev/null")

@@ -1,0 +1,251 @@
+"""What every role shares: packages, files that are accepted before they go live, and activation by what runs.
+
+Each operation asks the gateway one question and acts on the answer, so a run that changes nothing costs one round trip
+an operation. Contents travel on standard input, never in arguments, and are staged in memory (`/run`, mode 0700).
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import shlex
+import tarfile
+from collections.abc import Generator, Iterable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from pyinfra import host
+from pyinfra.api import FactBase, StringCommand, operation
+
+TEMPLATES = Path(__file__).resolve().parent.parent / "templates"
+HEADER = "Managed by Gatehouse: changes made here are overwritten by the next deploy."
+STAMP = "/usr/lib/gatehouse/stamp"
+LOADED = "/run/gatehouse/loaded"
+
+_environment = Environment(
+    loader=FileSystemLoader(TEMPLATES),
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    keep_trailing_newline=True,
+    autoescape=False,  # noqa: S701  configuration files, no HTML
+)
+
+
+@dataclass(frozen=True)
+class File:
+    """A file as it shall be on the gateway: absolute path, content, `owner:group` and mode."""
+
+    path: str
+    content: bytes
+    owner: str = "root"
+    group: str = "root"
+    mode: int = 0o644
+
+    def __repr__(self) -> str:
+        return f"File({self.path!r}, {len(self.content)} bytes, {self.owner}:{self.group} {self.mode:04o})"
+
+
+@dataclass(frozen=True)
+class Directory:
+    """A directory as it shall be on the gateway."""
+
+    path: str
+    owner: str = "root"
+    group: str = "root"
+    mode: int = 0o755
+
+
+def template(role: str, path: str, *, owner: str = "root", group: str = "root", mode: int = 0o644, **context: Any) -> File:
+    """The file `path`, rendered from `templates/ROLE/PATH.j2` with `header` and the context."""
+    text = _environment.get_template(f"{role}{path}.j2").render(header=HEADER, **context)
+    return File(path, text.encode(), owner, group, mode)
+
+
+def stamped(unit: str, loads: Iterable[str]) -> File:
+    """A drop-in that makes a unit note at each start and reload which content of `loads` it has read.
+
+    The note is taken before the service reads the files, so that a change in between leads to one reload too many,
+    never to one too few.
+    """
+    arguments = " ".join([unit, *loads])
+    lines = [f"# {HEADER}", "[Service]", f"ExecStartPre=+{STAMP} {arguments}", f"ExecReload=+{STAMP} {arguments}", ""]
+    return File(f"/etc/systemd/system/{unit}.d/90-gatehouse-stamp.conf", "\n".join(lines).encode())
+
+
+class Packages(FactBase[set[str]]):
+    """Which of the named Debian packages are installed."""
+
+    def command(self, names: list[str]) -> str:
+        """One dpkg-query."""
+        return f"dpkg-query -W -f='${{db:Status-Abbrev}} ${{Package}}\\n' {shlex.join(names)} 2>/dev/null || true"
+
+    def process(self, output: list[str]) -> set[str]:
+        """`{"mosquitto", …}`."""
+        return {line.split()[1] for line in output if line.startswith(("ii ", "hi "))}
+
+
+class FileStates(FactBase[dict[str, tuple[str, str, str, str]]]):
+    """`{path: (owner, group, octal mode, SHA-256)}` of the files, `"directory"` for a digest of the directories."""
+
+    def command(self, paths: list[str]) -> str:
+        """One stat and one sha256sum for all."""
+        names = shlex.join(paths)
+        return f"stat -c '%U %G %a %F|%n' -- {names} 2>/dev/null; sha256sum -- {names} 2>/dev/null; true"
+
+    def process(self, output: list[str]) -> dict[str, tuple[str, str, str, str]]:
+        """Symbolic links and anything else that is neither file nor directory count as missing."""
+        owners: dict[str, tuple[str, str, str]] = {}
+        states: dict[str, tuple[str, str, str, str]] = {}
+        for line in output:
+            head, bar, path = line.partition("|")
+            if bar and head.split(" ", 3)[3:] in (["regular file"], ["regular empty file"], ["directory"]):
+                owner, group, mode, kind = head.split(" ", 3)
+                owners[path] = (owner, group, mode)
+                if kind == "directory":
+                    states[path] = (owner, group, mode, kind)
+            elif not bar and len(digest := line.split("  ", 1)) == 2 and digest[1] in owners:
+                states[digest[1]] = (*owners[digest[1]], digest[0])
+        return states
+
+
+class UnitState(FactBase[dict[str, str]]):
+    """A unit's `ActiveState`, `UnitFileState`, `NeedDaemonReload` and whether it has `Loaded` what is on disk."""
+
+    def command(self, unit: str, loads: list[str]) -> str:
+        """One systemctl and one comparison with the stamp."""
+        compare = f"sha256sum -- {shlex.join(loads)} 2>&1 | cmp -s - {LOADED}/{shlex.quote(unit)}" if loads else "true"
+        return (
+            f"systemctl show -p ActiveState -p UnitFileState -p NeedDaemonReload -- {shlex.quote(unit)};"
+            f" if {compare}; then echo Loaded=yes; else echo Loaded=no; fi"
+        )
+
+    def process(self, output: list[str]) -> dict[str, str]:
+        """`{"ActiveState": "active", …}`."""
+        return dict(line.split("=", 1) for line in output if "=" in line)
+
+
+@operation()
+def packages(*names: str) -> Generator[StringCommand, None, None]:
+    """Installs Debian packages, in one transaction and without starting their services: a default is never live."""
+    missing = sorted(set(names) - host.get_fact(Packages, names=sorted(set(names))))
+    if not missing:
+        return
+    apt = "DEBIAN_FRONTEND=noninteractive apt-get -q -y --no-install-recommends -o DPkg::Lock::Timeout=120"
+    options = "-o Dpkg::Options::=--force-confdef -o Dpkg::Options::=--force-confold -o Acquire::Retries=3"
+    yield StringCommand(
+        "set -eu; P=/usr/sbin/policy-rc.d; [ -e $P ] || { printf '#!/bin/sh\\nexit 101\\n' > $P; chmod 0755 $P; };"
+        " trap 'rm -f /usr/sbin/policy-rc.d' EXIT;"
+        # What a run that was killed in the middle of a transaction left behind.
+        " dpkg --configure -a --force-confdef --force-confold >/dev/null;"
+        " [ -n \"$(find /var/lib/apt/lists -maxdepth 1 -name '*Packages*' -mmin -1440 | head -1)\" ] ||"
+        " apt-get -q update -o Acquire::Retries=3;"
+        f" {apt} {options} install {shlex.join(missing)} ||"
+        f" {{ apt-get -q update; {apt} {options} install {shlex.join(missing)}; }}"
+    )
+
+
+@operation()
+def files(*entries: File | Directory, check: str | None = None) -> Generator[StringCommand, None, None]:
+    """Puts files in place: staged in memory, accepted by `check`, then renamed, each in one step.
+
+    `check` is shell that must succeed with `$STAGED` as the root of a tree that holds all `entries`, under their paths.
+    """
+    states = host.get_fact(FileStates, paths=[entry.path for entry in entries])
+    differing = [entry for entry in entries if states.get(entry.path) != _state(entry)]
+    changed = [entry for entry in differing if isinstance(entry, File)]
+    for entry in differing:
+        if isinstance(entry, Directory):
+            yield StringCommand(f"install -d -o {entry.owner} -g {entry.group} -m {entry.mode:04o} -- {shlex.quote(entry.path)}")
+    if not changed:
+        return
+    staged = [entry for entry in entries if isinstance(entry, File)] if check else changed
+    swaps = []
+    for entry in changed:
+        path = PurePosixPath(entry.path)
+        beside = path.with_name(f".{path.name}.gatehouse-new")
+        source, beside_, target = f'"$STAGED"{shlex.quote(entry.path)}', shlex.quote(str(beside)), shlex.quote(entry.path)
+        swaps.append(
+            f"mkdir -p -m 0755 {shlex.quote(str(path.parent))}; rm -f {beside_};"
+            f" cp -p -- {source} {beside_} && sync -- {beside_} && mv -fT -- {beside_} {target}"
+            f" || {{ rm -f {beside_}; echo 'gatehouse: {entry.path} not written' >&2; exit 1; }}"
+        )
+    yield StringCommand(
+        "set -eu; umask 022; export STAGED; STAGED=$(mktemp -d /run/gatehouse-staged.XXXXXX);"
+        " trap 'rm -rf \"$STAGED\"' EXIT; base64 -d | tar -x -p -C \"$STAGED\" --no-overwrite-dir;"
+        + (f" {{ {check}; }} || {{ echo 'gatehouse: the check of the new files failed, nothing was replaced' >&2; exit 1; }};"
+           if check else "")
+        + " ".join(swaps),
+        _stdin=_archive(staged),
+    )  # fmt: skip
+
+
+def _state(entry: File | Directory) -> tuple[str, str, str, str]:
+    kind = hashlib.sha256(entry.content).hexdigest() if isinstance(entry, File) else "directory"
+    return entry.owner, entry.group, f"{entry.mode:o}", kind
+
+
+def _archive(entries: Iterable[File]) -> str:
+    """A tar of the files, in base64."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        for entry in entries:
+            member = tarfile.TarInfo(entry.path.lstrip("/"))
+            member.size, member.mode, member.uname, member.gname = len(entry.content), entry.mode, entry.owner, entry.group
+            archive.addfile(member, io.BytesIO(entry.content))
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+@operation()
+def absent(*paths: str) -> Generator[StringCommand, None, None]:
+    """Removes files that packages or earlier versions of the kit left."""
+    present = sorted(host.get_fact(FileStates, paths=list(paths)))
+    if present:
+        yield StringCommand(f"rm -f -- {shlex.join(present)}")
+
+
+@operation()
+def running(
+    unit: str,
+    *,
+    loads: Iterable[str] = (),
+    reload: str | None = None,
+    prove: str | None = None,
+) -> Generator[StringCommand, None, None]:
+    """Makes a unit enabled and active with what is on disk loaded; compares with what it has loaded, not with this run.
+
+    `loads` are the files that the unit notes with `stamped`. `reload` is the command that makes it read them again
+    (restart by default). `prove` is shell that must succeed afterwards; if it does not, the note is withdrawn, so that
+    the next run acts again.
+    """
+    wanted = list(loads)
+    state = host.get_fact(UnitState, unit=unit, loads=wanted)
+    if state.get("NeedDaemonReload") == "yes":
+        yield StringCommand("systemctl daemon-reload")
+    if state.get("UnitFileState") not in ("enabled", "static", "alias", "indirect", "generated"):
+        yield StringCommand(f"systemctl enable -- {shlex.quote(unit)}")
+    act = None
+    if state.get("ActiveState") != "active":
+        act = f"systemctl reset-failed -- {shlex.quote(unit)} 2>/dev/null || true; systemctl restart -- {shlex.quote(unit)}"
+    elif state.get("Loaded") != "yes" or state.get("NeedDaemonReload") == "yes":
+        restart = f"systemctl restart -- {shlex.quote(unit)}"
+        act = restart if reload is None or state.get("NeedDaemonReload") == "yes" else reload
+    if act is None:
+        return
+    proof = f" && {{ {prove}; }}" if prove else ""
+    yield StringCommand(
+        f"{{ {act}; }}{proof} || {{ rm -f {LOADED}/{shlex.quote(unit)};"
+        f" journalctl -u {shlex.quote(unit)} -n 15 --no-pager -o cat >&2; exit 1; }}"
+    )
+
+
+@operation()
+def stopped(*units: str) -> Generator[StringCommand, None, None]:
+    """Stops, disables and masks units that this gateway has no use for."""
+    for unit in units:
+        state = host.get_fact(UnitState, unit=unit, loads=[])
+        if state.get("UnitFileState") not in ("masked", "") or state.get("ActiveState") == "active":
+            yield StringCommand(f"systemctl disable --now -- {unit} >/dev/null 2>&1; systemctl mask --now -- {unit}")
