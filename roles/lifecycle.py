@@ -59,20 +59,23 @@ class Directory:
     mode: int = 0o755
 
 
-def template(role: str, path: str, *, owner: str = "root", group: str = "root", mode: int = 0o644, **context: Any) -> File:
-    """The file `path`, rendered from `templates/ROLE/PATH.j2` with `header` and the context."""
+def template(
+    role: str, path: str, *, to: str = "", owner: str = "root", group: str = "root", mode: int = 0o644, **context: Any
+) -> File:
+    """The file `path`, or `to` where one template serves several, from `templates/ROLE/PATH.j2` with `header`."""
     text = _environment.get_template(f"{role}{path}.j2").render(header=HEADER, **context)
-    return File(path, text.encode(), owner, group, mode)
+    return File(to or path, text.encode(), owner, group, mode)
 
 
-def stamped(unit: str, loads: Iterable[str]) -> File:
+def stamped(unit: str, loads: Iterable[str], *, reloads: bool = True) -> File:
     """A drop-in that makes a unit note at each start and reload which content of `loads` it has read.
 
     The note is taken before the service reads the files, so that a change in between leads to one reload too many,
-    never to one too few.
+    never to one too few. `reloads=False` is for units that `systemctl reload` doesn't know.
     """
     arguments = " ".join([unit, *loads])
-    lines = [f"# {HEADER}", "[Service]", f"ExecStartPre=+{STAMP} {arguments}", f"ExecReload=+{STAMP} {arguments}", ""]
+    lines = [f"# {HEADER}", "[Service]", f"ExecStartPre=+{STAMP} {arguments}"]
+    lines += [f"ExecReload=+{STAMP} {arguments}"] * reloads + [""]
     return File(f"/etc/systemd/system/{unit}.d/90-gatehouse-stamp.conf", "\n".join(lines).encode())
 
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
-from gatehouse.identity import Pki
 from gatehouse.site import Gateway, Policy, Service, Site, derive
+
+if TYPE_CHECKING:
+    from gatehouse.identity import Pki
 
 
 @dataclass(frozen=True)

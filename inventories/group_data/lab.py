@@ -1,18 +1,20 @@
 """The lab site: containers that behave like a small site, with everything that the kit can do switched on."""
 
-from lab.state import folder, public_key, private_key
+import os
+from pathlib import Path
 
 from gatehouse.site import Site, read_registry
-from pathlib import Path
+from lab.state import State
 from roles import declared
 
-_state = folder()
+_state = State(os.environ.get("GATEHOUSE_LAB", "lab"))
+_key = _state.prepare()
 
 site = Site(
     name="lab",
     domain="lab.internal",
     lab=True,
-    state=_state,
+    state=_state.directory,
     services=declared(),
     segments={
         "iot": {"vlan": 10, "description": "devices"},
@@ -23,7 +25,7 @@ site = Site(
     },
     gateways={
         "gateway": {
-            "contact": {"key": private_key(_state)},
+            "contact": {"key": str(_state.key)},
             "resolvers": ["198.51.100.1"],
             "networks": {
                 "iot": {"interface": "port-iot", "ipv4": "10.10.10.1/24", "ipv6": "fd10:10:10::1/64"},
@@ -40,7 +42,7 @@ site = Site(
             },
         }
     },
-    ssh={"keys": [public_key(_state)]},
+    ssh={"keys": [_key]},
     time={"servers": ["198.51.100.1"], "pools": False},
     destinations={
         "vendor-cloud": {"addresses": ["198.51.100.80/32", "2001:db8:51::80/128"], "port": 443, "segments": ["iot"]},

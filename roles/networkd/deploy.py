@@ -1,0 +1,77 @@
+"""Configures and activates the segments."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+
+from pyinfra.api import deploy
+
+from roles import lifecycle
+from roles.networkd import service
+from roles.networkd.operations import configured, taken_over
+from roles.target import Target
+from roles.undo import guarded
+
+UNIT = service.units[0]
+FOLDER = "/etc/systemd/network"
+RESTORE = "systemctl restart systemd-networkd.service || true"
+
+
+@deploy("Segments")
+def apply(target: Target) -> None:
+    """Install, then configure and activate as one change that undoes itself unless it is confirmed."""
+    install()
+    configure_and_activate(target)
+
+
+def install() -> None:
+    """networkd is part of systemd."""
+    lifecycle.packages(*service.packages, name="Install iproute2")
+
+
+def configure_and_activate(target: Target) -> None:
+    """Bridges, ports and addresses; a new connection must work before the change stays."""
+    networks = target.gateway.networks
+    files = list(_files(target))
+    loads = [file.path for file in files]
+    ports = {_port(target, segment): target.gateway.bridge(segment) for segment in networks}
+    addresses = {
+        target.gateway.bridge(segment): frozenset(str(a) for a in (n.ipv4, n.ipv6) if a is not None and not isinstance(a, str))
+        for segment, n in networks.items()
+    }
+    stamp = lifecycle.stamped(UNIT, loads, reloads=False)
+    guarded(
+        "network",
+        partial(lifecycle.files._inner, *files, stamp),
+        partial(taken_over, [n.interface or n.trunk or "" for n in networks.values()]),
+        partial(configured, UNIT, loads, addresses, ports),
+        saves=[*loads, stamp.path, "/etc/network/interfaces"],
+        restore=RESTORE,
+        name="Configure segments, confirmed over a new connection",
+    )
+
+
+def _port(target: Target, segment: str) -> str:
+    network = target.gateway.networks[segment]
+    return network.interface or f"{network.trunk}.{target.site.segments[segment].vlan}"
+
+
+def _files(target: Target) -> Iterator[lifecycle.File]:
+    """One .netdev and .network a bridge, one .network a port, and the VLANs of each trunk."""
+    trunks: dict[str, list[str]] = {}
+    for segment, network in target.gateway.networks.items():
+        bridge, port = target.gateway.bridge(segment), _port(target, segment)
+        yield _unit(f"20-gatehouse-{bridge}.netdev", "bridge.netdev", name=bridge, description=segment)
+        yield _unit(f"25-gatehouse-{bridge}.network", "bridge.network", name=bridge, network=network)
+        yield _unit(f"24-gatehouse-{port}.network", "port.network", name=port, bridge=bridge)
+        if network.trunk:
+            trunks.setdefault(network.trunk, []).append(port)
+            vlan = target.site.segments[segment].vlan
+            yield _unit(f"22-gatehouse-{port}.netdev", "vlan.netdev", name=port, vlan=vlan)
+    for trunk, vlans in trunks.items():
+        yield _unit(f"23-gatehouse-{trunk}.network", "trunk.network", name=trunk, vlans=vlans)
+
+
+def _unit(file: str, kind: str, **context: object) -> lifecycle.File:
+    return lifecycle.template("networkd", f"{FOLDER}/{kind}", to=f"{FOLDER}/{file}", **context)

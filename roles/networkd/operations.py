@@ -1,0 +1,67 @@
+"""Makes the kernel's interfaces what the site says, and takes over from whoever configured them before."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Generator, Mapping
+
+from pyinfra import host
+from pyinfra.api import StringCommand
+
+from roles.lifecycle import STAMP, UnitState
+from roles.networkd.facts import Links, NetworkState
+
+REPLACED = "/var/lib/gatehouse/replaced"
+
+
+def taken_over(interfaces: list[str]) -> Generator[StringCommand, None, None]:
+    """Moves other network configuration of these interfaces out of the way; it is kept in /var/lib/gatehouse/replaced."""
+    state: Links = host.get_fact(NetworkState, interfaces=interfaces)
+    for path in state.foreign:
+        target = f"{REPLACED}/{path.strip('/').replace('/', '_')}"
+        yield StringCommand(f"mkdir -p -m 0700 {REPLACED}; mv -f -- {shlex.quote(path)} {shlex.quote(target)}")
+        if path == "/etc/network/interfaces":
+            yield StringCommand(
+                "printf 'auto lo\\niface lo inet loopback\\n' > /etc/network/interfaces;"
+                " systemctl disable --now networking.service 2>/dev/null || true"
+            )
+
+
+def configured(
+    unit: str,
+    loads: list[str],
+    addresses: Mapping[str, frozenset[str]],
+    masters: Mapping[str, str],
+) -> Generator[StringCommand, None, None]:
+    """Makes networkd load what is on disk, and repairs interfaces that differ from it.
+
+    `addresses` are the fixed ones that each bridge must have (others may be there besides), `masters` the bridge of
+    each port. A port that is not plugged in is no difference: networkd takes it when it comes.
+    """
+    unit_state = host.get_fact(UnitState, unit=unit, loads=loads)
+    links: Links = host.get_fact(NetworkState, interfaces=list(masters))
+    if unit_state.get("UnitFileState") != "enabled":
+        yield StringCommand(f"systemctl daemon-reload; systemctl enable -- {unit}")
+    elif unit_state.get("NeedDaemonReload") == "yes":
+        yield StringCommand("systemctl daemon-reload")
+    if unit_state.get("ActiveState") != "active":
+        yield StringCommand(f"systemctl restart -- {unit}; {_settled(addresses)}")
+    elif unit_state.get("Loaded") != "yes":
+        yield StringCommand(f"{STAMP} {unit} {shlex.join(loads)}; networkctl reload; {_settled(addresses)}")
+    else:
+        wrong = {bridge for bridge, wanted in addresses.items() if not wanted <= links.addresses.get(bridge, frozenset())}
+        loose = {port for port, bridge in masters.items() if port in links.addresses and links.masters.get(port) != bridge}
+        if missing := {bridge for bridge in wrong if bridge not in links.addresses}:
+            yield StringCommand(f"systemctl restart -- {unit}; {_settled({b: addresses[b] for b in missing})}")
+        if repair := sorted((wrong - missing) | loose):
+            yield StringCommand(f"networkctl reconfigure {shlex.join(repair)}; {_settled(addresses)}")
+
+
+def _settled(addresses: Mapping[str, frozenset[str]]) -> str:
+    """Shell that waits, 20 s at most, until every fixed address is there."""
+    wanted = " ".join(address for group in addresses.values() for address in sorted(group))
+    return (
+        f"for i in $(seq 100); do A=$(ip -o addr show); M=; for a in {wanted};"
+        ' do case "$A" in *" $a "*) ;; *) M="$M $a";; esac; done; [ -n "$M" ] || exit 0; sleep 0.2; done;'
+        ' echo "gatehouse: addresses did not come up:$M" >&2; exit 1'
+    )

@@ -1,0 +1,23 @@
+"""Loads a ruleset: checked by nft first, in one transaction, only when the kernel's differs."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Generator
+
+from pyinfra import host
+from pyinfra.api import StringCommand
+
+from roles.lifecycle import UnitState
+from roles.nftables.facts import RulesetLoaded
+
+
+def loaded(unit: str, file: str) -> Generator[StringCommand, None, None]:
+    """Makes the kernel's table the one of `file`, and `unit` load it at boot, before the network is up."""
+    state = host.get_fact(UnitState, unit=unit, loads=[])
+    if state.get("NeedDaemonReload") == "yes" or not state.get("UnitFileState"):
+        yield StringCommand("systemctl daemon-reload")
+    if state.get("UnitFileState") != "enabled":
+        yield StringCommand(f"systemctl enable -- {unit}")
+    if state.get("ActiveState") != "active" or not host.get_fact(RulesetLoaded, file=file):
+        yield StringCommand(f"nft -c -f {shlex.quote(file)} && systemctl reload-or-restart -- {unit}")

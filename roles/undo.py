@@ -1,0 +1,145 @@
+"""Changes that could cut the operator off: applied, proven over a new connection, confirmed; rolled back by silence.
+
+Before the first command of such a change the gateway saves what will be replaced and starts a timer that restores it.
+Only a new SSH connection stops that timer. The undo needs nobody: it lies on the gateway, and a gateway that lost power
+in between undoes at the next start (`gatehouse-undo.service`), before the network comes up.
+"""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Callable, Generator, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pyinfra import host, logger
+from pyinfra.api import StringCommand, operation
+from pyinfra.api.command import PyinfraCommand
+from pyinfra.connectors.sshuserclient import SSHClient
+
+if TYPE_CHECKING:
+    from pyinfra.api.host import Host
+    from pyinfra.api.state import State
+
+PENDING = "/var/lib/gatehouse/undo"
+Step = Callable[[], Iterable[PyinfraCommand]]
+
+
+@dataclass(frozen=True)
+class Login:
+    """How a new connection shall log in after a change, where that differs from now."""
+
+    user: str | None = None
+    port: int | None = None
+
+
+@operation()
+def guarded(
+    change: str,
+    *steps: Step,
+    saves: Iterable[str],
+    restore: str,
+    login: Login | None = None,
+    seconds: int = 60,
+) -> Generator[PyinfraCommand, None, None]:
+    """Runs `steps` (generators of commands, such as `lifecycle.files._inner`) under an undo timer.
+
+    `change` is a short name, `saves` the files that the undo puts back (or removes, if they are not there now),
+    `restore` the shell that then makes the old state live. Nothing happens where no step yields a command.
+    """
+    armed = False
+    for step in steps:
+        for command in step():
+            if not armed:
+                yield StringCommand(_arm(change, list(saves), restore, seconds))
+                armed = True
+            yield command
+    if armed:
+        yield Confirm(change, login or Login(), seconds)
+
+
+def _arm(change: str, saves: list[str], restore: str, seconds: int) -> str:
+    """Shell that saves the present state and starts the timer. An undo that is still pending is kept: it is the older."""
+    script, archive = f"{PENDING}/{change}.sh", f"{PENDING}/{change}.tar"
+    present = 'for f in "$@"; do [ ! -e "$f" ] || printf "%s\\n" "$f"; done'
+    undo = "\n".join(
+        [
+            "#!/bin/sh",
+            f"# Undoes the change '{change}' that nobody confirmed.",
+            f"logger -t gatehouse -p auth.warning 'change {change} was not confirmed: undoing it'",
+            *(f"rm -f -- {shlex.quote(path)}" for path in saves),
+            f"tar -xpf {archive} -C / || exit 1",
+            restore,
+            f"rm -f -- {script} {archive}",
+            "",
+        ]
+    )
+    return (
+        f"set -eu; umask 077; mkdir -p {PENDING}; if [ ! -e {script} ]; then set -- {shlex.join(saves)};"
+        f" {{ {present}; }} | tar -cpf {archive} -P -T - ;"
+        f" printf '%s' {shlex.quote(undo)} > {script}.new; chmod 0700 {script}.new; sync; mv {script}.new {script}; fi;"
+        f" systemctl stop gatehouse-undo-{change}.timer 2>/dev/null || true;"
+        f" systemctl reset-failed gatehouse-undo-{change}.service 2>/dev/null || true;"
+        f" systemd-run --quiet --collect --unit=gatehouse-undo-{change} --on-active={seconds}s"
+        f" --timer-property=AccuracySec=1s /bin/sh {script}"
+    )
+
+
+class Confirm(PyinfraCommand):
+    """Opens a new connection to the gateway and stops the undo timer through it; fails if it can't."""
+
+    def __init__(self, change: str, login: Login, seconds: int) -> None:
+        super().__init__()
+        self.change, self.login, self.seconds = change, login, seconds
+
+    def __repr__(self) -> str:
+        return f"Confirm({self.change})"
+
+    def execute(self, state: State, host: Host, connector_arguments: Any) -> bool:
+        """True once the gateway has been told over a new connection that it may keep the change."""
+        reason = "no time"
+        # Leaves the gateway time to answer before its timer fires.
+        until = time.monotonic() + self.seconds - 15
+        while time.monotonic() < until:
+            try:
+                client = self._connect(host)
+            except Exception as error:  # noqa: BLE001  whatever keeps a new connection from working is the verdict
+                reason = f"{type(error).__name__}: {error}"
+                time.sleep(1)
+                continue
+            status, answer = self._confirm(client)
+            if status == 0:
+                # The rest of the deploy goes over the connection that is known to work.
+                host.connector_data["gatehouse_former_client"] = host.connector.client
+                host.connector.client = client
+                return True
+            reason = answer
+            break
+        logger.error(
+            f"{host.print_prefix}change '{self.change}' could not be confirmed over a new connection ({reason}):"
+            f" the gateway undoes it by itself within {self.seconds} s"
+        )
+        return False
+
+    def _connect(self, host: Host) -> SSHClient:
+        arguments = host.connector.make_paramiko_kwargs()
+        arguments["username"] = self.login.user or arguments.get("username")
+        arguments["port"] = self.login.port or arguments.get("port")
+        arguments["timeout"] = arguments["banner_timeout"] = arguments["auth_timeout"] = 10
+        client = SSHClient()
+        client.connect(host.data.get("ssh_hostname", host.name), **arguments)
+        client.get_transport().sock.setsockopt(6, 1, 1)  # IPPROTO_TCP, TCP_NODELAY: see deploy/session.py
+        return client
+
+    def _confirm(self, client: SSHClient) -> tuple[int, str]:
+        unit = f"gatehouse-undo-{self.change}"
+        script = (
+            f"set -eu; [ -e {PENDING}/{self.change}.sh ] || {{ echo 'it has been undone already'; exit 1; }};"
+            f" systemctl stop {unit}.timer; rm -f {PENDING}/{self.change}.sh {PENDING}/{self.change}.tar"
+        )
+        sudo = "" if (self.login.user or host.data.get("ssh_user")) == "root" else "sudo -n "
+        channel = client.get_transport().open_session(timeout=10)
+        channel.exec_command(f"{sudo}sh -c {shlex.quote(script)}")
+        answer = (channel.makefile("r").read() + channel.makefile_stderr("r").read()).strip()
+        return channel.recv_exit_status(), answer.decode() if isinstance(answer, bytes) else answer
