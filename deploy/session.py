@@ -64,4 +64,6 @@ def _take_lock() -> None:
     if channel.recv_exit_status() == 75:
         raise DeployError(f"{host.name}: another deploy is running: {answer} (wait for it to end, or end it there)")
     wrong = channel.makefile_stderr("r").read().strip() or answer or "no answer"
-    raise DeployError(f"{host.name}: can't act as root: {wrong} (the user needs sudo without a password, or log in as root)")
+    raise DeployError(
+        f"{host.name}: can't act as root: {wrong} (the user needs sudo without a password, or log in as root)"
+    )

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from deploy.inventory import ROOT
-from gatehouse.identity import Pki, Vault
+from gatehouse.identity import Pki, Vault, new_identity
 from gatehouse.site import Site
 
 
@@ -34,3 +34,12 @@ def open_pki(site: Site) -> Pki:
     pki = Pki(open_vault(site), site.name, site.domain)
     pki.ensure()
     return pki
+
+
+def prepare_lab(site: Site) -> None:
+    """Makes a lab's identity and vault if it has none: a lab generates its own secrets."""
+    identity = identity_path(site)
+    if not vault_path(site).exists():
+        identity.unlink(missing_ok=True)
+        recipient = new_identity(identity)
+        Vault.create(vault_path(site), [recipient])

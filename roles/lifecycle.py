@@ -162,7 +162,9 @@ def files(*entries: File | Directory, check: str | None = None) -> Generator[Str
     changed = [entry for entry in differing if isinstance(entry, File)]
     for entry in differing:
         if isinstance(entry, Directory):
-            yield StringCommand(f"install -d -o {entry.owner} -g {entry.group} -m {entry.mode:04o} -- {shlex.quote(entry.path)}")
+            yield StringCommand(
+                f"install -d -o {entry.owner} -g {entry.group} -m {entry.mode:04o} -- {shlex.quote(entry.path)}"
+            )
     if not changed:
         return
     staged = [entry for entry in entries if isinstance(entry, File)] if check else changed
@@ -170,7 +172,11 @@ def files(*entries: File | Directory, check: str | None = None) -> Generator[Str
     for entry in changed:
         path = PurePosixPath(entry.path)
         beside = path.with_name(f".{path.name}.gatehouse-new")
-        source, beside_, target = f'"$STAGED"{shlex.quote(entry.path)}', shlex.quote(str(beside)), shlex.quote(entry.path)
+        source, beside_, target = (
+            f'"$STAGED"{shlex.quote(entry.path)}',
+            shlex.quote(str(beside)),
+            shlex.quote(entry.path),
+        )
         swaps.append(
             f"mkdir -p -m 0755 {shlex.quote(str(path.parent))}; rm -f {beside_};"
             f" cp -p -- {source} {beside_} && sync -- {beside_} && mv -fT -- {beside_} {target}"
@@ -197,7 +203,12 @@ def _archive(entries: Iterable[File]) -> str:
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as archive:
         for entry in entries:
             member = tarfile.TarInfo(entry.path.lstrip("/"))
-            member.size, member.mode, member.uname, member.gname = len(entry.content), entry.mode, entry.owner, entry.group
+            member.size, member.mode, member.uname, member.gname = (
+                len(entry.content),
+                entry.mode,
+                entry.owner,
+                entry.group,
+            )
             archive.addfile(member, io.BytesIO(entry.content))
     return base64.b64encode(buffer.getvalue()).decode()
 

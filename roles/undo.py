@@ -70,7 +70,8 @@ def _arm(change: str, saves: list[str], restore: str, seconds: int) -> str:
             f"logger -t gatehouse -p auth.warning 'change {change} was not confirmed: undoing it'",
             *(f"rm -f -- {shlex.quote(path)}" for path in saves),
             f"tar -xpf {archive} -C / || exit 1",
-            restore,
+            "# At start the services have not read anything yet, and none of them may be waited for.",
+            f'[ "${{1:-}}" = at-start ] || {{ {restore}; }}',
             f"rm -f -- {script} {archive}",
             "",
         ]
@@ -110,9 +111,11 @@ class Confirm(PyinfraCommand):
                 continue
             status, answer = self._confirm(client)
             if status == 0:
-                # The rest of the deploy goes over the connection that is known to work.
-                host.connector_data["gatehouse_former_client"] = host.connector.client
-                host.connector.client = client
+                # What follows logs in as was just seen to work, and runs over that connection where its user is the same.
+                host.connector_data["gatehouse_login"] = login
+                if login.user == host.data.get("ssh_user"):
+                    host.connector_data["gatehouse_former_client"] = host.connector.client
+                    host.connector.client = client
                 return True
             reason = answer
             break

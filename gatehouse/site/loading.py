@@ -24,7 +24,13 @@ def load(name: str, root: Path) -> Site:
         missing = inventory if not inventory.is_file() else file
         known = ", ".join(names(root)) or "none yet"
         raise SiteError(
-            [Problem(f"site '{name}'", f"no {missing.relative_to(root)}", f"sites here: {known}; `./kit init {name}` makes one")]
+            [
+                Problem(
+                    f"site '{name}'",
+                    f"no {missing.relative_to(root)}",
+                    f"sites here: {known}; `./kit init {name}` makes one",
+                )
+            ]
         )
     try:
         site = runpy.run_path(str(file)).get("site")
@@ -34,7 +40,9 @@ def load(name: str, root: Path) -> Site:
         raise SiteError(placed).within(shown) from None
     except Exception as error:  # whatever the operator's file raises is the operator's to mend, in one line
         line = _line_in(error, file)
-        raise SiteError([Problem(f"line {line}" if line else "file", f"{type(error).__name__}: {error}", "mend it", shown)]) from None
+        raise SiteError(
+            [Problem(f"line {line}" if line else "file", f"{type(error).__name__}: {error}", "mend it", shown)]
+        ) from None
     if not isinstance(site, Site):
         raise SiteError([Problem("site", "is missing or no Site", "end the file with `site = Site(…)`", shown)])
     if site.name != name:

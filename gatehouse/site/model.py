@@ -25,7 +25,9 @@ HardwareAddress = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{2}(:[0-9a
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 IPAddress = IPv4Address | IPv6Address
 
-_PUBLIC_KEY = re.compile(r"^(ssh-ed25519|sk-ssh-ed25519@openssh\.com|ecdsa-sha2-nistp256|ssh-rsa) [A-Za-z0-9+/=]{60,}( .*)?$")
+_PUBLIC_KEY = re.compile(
+    r"^(ssh-ed25519|sk-ssh-ed25519@openssh\.com|ecdsa-sha2-nistp256|ssh-rsa) [A-Za-z0-9+/=]{60,}( .*)?$"
+)
 
 
 class Model(BaseModel):
@@ -61,7 +63,9 @@ class Network(Model):
     def _has_a_prefix(cls, value: Any) -> Any:
         if isinstance(value, str) and value not in ("dhcp", "ra"):
             address, slash, length = value.partition("/")
-            family, longest, example = ("IPv6", 128, "from 48 to 64") if ":" in address else ("IPv4", 32, "from 8 to 30")
+            family, longest, example = (
+                ("IPv6", 128, "from 48 to 64") if ":" in address else ("IPv4", 32, "from 8 to 30")
+            )
             usable = range(48, 65) if family == "IPv6" else range(8, 31)
             if not slash or not length.isdigit() or int(length) > longest or int(length) not in usable:
                 raise ValueError(f"{value} is no {family} prefix|use a length {example}")
@@ -70,7 +74,9 @@ class Network(Model):
     @model_validator(mode="after")
     def _one_kind_of_port(self) -> Self:
         if (self.interface is None) == (self.trunk is None):
-            raise ValueError("needs either interface or trunk|name the untagged port, or the trunk that carries its VLAN")
+            raise ValueError(
+                "needs either interface or trunk|name the untagged port, or the trunk that carries its VLAN"
+            )
         return self
 
     @property
@@ -137,9 +143,13 @@ class Ssh(Model):
     def _are_public_keys(cls, keys: tuple[str, ...]) -> tuple[str, ...]:
         for key in keys:
             if "PRIVATE KEY" in key:
-                raise ValueError("holds a private key|give the line of the .pub file, and replace that key: it has been in a file")
+                raise ValueError(
+                    "holds a private key|give the line of the .pub file, and replace that key: it has been in a file"
+                )
             if not _PUBLIC_KEY.match(key.strip()):
-                raise ValueError(f"{key[:24]!r}… is no SSH public key|give the one line of a .pub file, best ssh-ed25519")
+                raise ValueError(
+                    f"{key[:24]!r}… is no SSH public key|give the one line of a .pub file, best ssh-ed25519"
+                )
         return keys
 
     @field_validator("user")
@@ -200,7 +210,7 @@ class Site(Model):
     domain: DomainName
     lab: bool = False
     segments: dict[SegmentName, Segment]
-    gateways: dict[HostName, Gateway]
+    gateways: dict[HostName, Gateway] = Field(min_length=1)
     ssh: Ssh
     services: tuple[Service, ...]
     settings: dict[str, Setting] = {}

@@ -59,7 +59,10 @@ class Policy:
     def forwards_to(self, segment: str, address: IPAddress, port: int, transport: Transport) -> bool:
         """Whether `segment` may connect to that address and port on the internet."""
         return self.forwards(segment, INTERNET) or any(
-            r.segment == segment and r.port == port and r.transport == transport and any(address in a for a in r.addresses)
+            r.segment == segment
+            and r.port == port
+            and r.transport == transport
+            and any(address in a for a in r.addresses)
             for r in self.forward
         )
 

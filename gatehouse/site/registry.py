@@ -19,7 +19,9 @@ def read(path: Path) -> list[dict[str, Any]]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SiteError([Problem("registry", f"is no TOML: {error}", "mend that line", str(path))]) from None
     except OSError as error:
-        raise SiteError([Problem("registry", f"can't be read: {error.strerror}", "check the file", str(path))]) from None
+        raise SiteError(
+            [Problem("registry", f"can't be read: {error.strerror}", "check the file", str(path))]
+        ) from None
     unknown = sorted(content.keys() - {"device"})
     if unknown:
         raise SiteError([Problem(unknown[0], "unknown key", "a registry holds [[device]] tables only", str(path))])

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import cache
 from itertools import combinations
-from typing import Any
+from typing import Annotated, Any, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -56,14 +57,13 @@ def _field_problems(data: Mapping[str, Any]) -> Iterator[Problem]:
             if field.is_required():
                 yield Problem(f"site.{name}", "missing", "add it")
             continue
-        if name == "devices":
+        if name == "devices" and isinstance(data[name], list | tuple):
             continue
         try:
-            adapter: TypeAdapter[Any] = TypeAdapter(_annotation(name))
-            adapter.validate_python(data[name])
+            _adapter(name).validate_python(data[name])
         except ValidationError as error:
             yield from (_problem(name, details) for details in error.errors())
-    for index, device in enumerate(data.get("devices", ())):
+    for index, device in enumerate(_entries(data.get("devices"))):
         try:
             model.Device.model_validate(device)
         except ValidationError as error:
@@ -73,17 +73,25 @@ def _field_problems(data: Mapping[str, Any]) -> Iterator[Problem]:
         yield Problem(f"site.{name}", "unknown key", "remove it, or look for a slip of the pen")
 
 
-def _annotation(name: str) -> Any:
-    from typing import Annotated, get_type_hints
+def _entries(value: Any) -> tuple[Any, ...]:
+    return tuple(value) if isinstance(value, list | tuple) else ()
 
+
+@cache
+def _adapter(name: str) -> TypeAdapter[Any]:
+    """What validates one field of a site on its own."""
     hint = get_type_hints(model.Site, include_extras=True)[name]
     metadata = model.Site.model_fields[name].metadata
-    return Annotated[hint, *metadata] if metadata else hint
+    return TypeAdapter(Annotated[hint, *metadata] if metadata else hint)
 
 
 def _problem(field: str, details: Mapping[str, Any]) -> Problem:
     """An entry of pydantic's, in the operator's words: `segment 'iot' vlan: …`."""
-    path = [str(part) for part in details["loc"] if part not in ("[key]",) and not str(part).startswith(("function-", "lax-"))]
+    path = [
+        str(part)
+        for part in details["loc"]
+        if part not in ("[key]",) and not str(part).startswith(("function-", "lax-"))
+    ]
     if field in ("segments", "gateways", "destinations", "settings", "device") and path:
         place = f"{field.removesuffix('s')} '{path[0]}'" + "".join(f" {part}" for part in path[1:])
     else:
@@ -110,12 +118,12 @@ def _salvage(data: Mapping[str, Any]) -> dict[str, Any]:
             except ValidationError:
                 continue
     sound["devices"] = []
-    for device in data.get("devices", ()):
+    for device in _entries(data.get("devices")):
         try:
             sound["devices"].append(model.Device.model_validate(device))
         except ValidationError:
             continue
-    sound["services"] = tuple(s for s in data.get("services", ()) if isinstance(s, Service))
+    sound["services"] = tuple(s for s in _entries(data.get("services")) if isinstance(s, Service))
     for name, kind in (("broker", model.Broker), ("ssh", model.Ssh)):
         try:
             sound[name] = kind.model_validate(data.get(name, {}))
@@ -155,7 +163,9 @@ def _with_settings(sound: Mapping[str, Any]) -> tuple[tuple[Service, ...], list[
             continue
         known = {listener.name for listener in by_name[name].listeners}
         for asked in (setting.ports.keys() | setting.reachable_from.keys()) - known:
-            problems.append(Problem(place, f"no listener '{asked}'", f"use one of {', '.join(sorted(known)) or 'none'}"))
+            problems.append(
+                Problem(place, f"no listener '{asked}'", f"use one of {', '.join(sorted(known)) or 'none'}")
+            )
         for asked, port in setting.ports.items():
             if not 1 <= port <= 65535:
                 problems.append(Problem(f"{place} ports {asked}", f"{port} is no port", "use one from 1 to 65535"))
@@ -187,7 +197,9 @@ def _segment_problems(sound: Mapping[str, Any]) -> Iterator[Problem]:
     vlans: dict[int, str] = {}
     for name, segment in segments.items():
         if segment.vlan is not None and (other := vlans.setdefault(segment.vlan, name)) != name:
-            yield Problem(f"segment '{name}' vlan", f"{segment.vlan} is that of '{other}' too", "give each segment its own")
+            yield Problem(
+                f"segment '{name}' vlan", f"{segment.vlan} is that of '{other}' too", "give each segment its own"
+            )
         for reached in segment.reaches:
             if reached not in known:
                 yield Problem(f"segment '{name}' reaches", f"no segment '{reached}'", f"use {', '.join(sorted(known))}")
@@ -206,7 +218,9 @@ def _gateway_problems(sound: Mapping[str, Any]) -> Iterator[Problem]:
                 yield Problem(here, "no such segment", f"use {', '.join(sorted(sound['known_segments']))}")
                 continue
             if network.trunk is not None and segment in segments and segments[segment].vlan is None:
-                yield Problem(here, f"on trunk {network.trunk} but segment '{segment}' has no vlan", "give the segment one")
+                yield Problem(
+                    here, f"on trunk {network.trunk} but segment '{segment}' has no vlan", "give the segment one"
+                )
             if network.interface is not None and (other := ports.setdefault(network.interface, segment)) != segment:
                 yield Problem(here, f"interface {network.interface} is that of '{other}' too", "one port a segment")
             yield from _address_problems(here, segment, network)
@@ -233,7 +247,9 @@ def _address_problems(here: str, segment: str, network: model.Network) -> Iterat
             if isinstance(getattr(network, family), str):
                 yield Problem(f"{here} {family}", "only the internet side can take its address from others", "fix one")
         if network.router4 or network.router6:
-            yield Problem(here, "a router is for the internet side only", "remove it: the gateway is this segment's router")
+            yield Problem(
+                here, "a router is for the internet side only", "remove it: the gateway is this segment's router"
+            )
         if not network.addresses:
             yield Problem(here, "no address", "add ipv4, ipv6 or both")
     for interface in (network.ipv4, network.ipv6):
@@ -242,13 +258,17 @@ def _address_problems(here: str, segment: str, network: model.Network) -> Iterat
         net, ip = interface.network, interface.ip
         unusable = {net.network_address} | ({net.broadcast_address} if ip.version == 4 else set())
         if ip in unusable:
-            yield Problem(here, f"{ip} is no host's address in {net}", f"use one inside, such as {net.network_address + 1}")
+            yield Problem(
+                here, f"{ip} is no host's address in {net}", f"use one inside, such as {net.network_address + 1}"
+            )
     for router, own in ((network.router4, network.ipv4), (network.router6, network.ipv6)):
         if router is None or own is None or isinstance(own, str):
             continue
         inside = router in own.network or router.is_link_local
         if not inside or router == own.ip:
-            yield Problem(here, f"router {router} is outside {own.network} or the gateway itself", "name the provider's")
+            yield Problem(
+                here, f"router {router} is outside {own.network} or the gateway itself", "name the provider's"
+            )
 
 
 def _shared_address_problems(gateways: Mapping[str, model.Gateway]) -> Iterator[Problem]:
@@ -259,7 +279,9 @@ def _shared_address_problems(gateways: Mapping[str, model.Gateway]) -> Iterator[
         if management is None or not management.addresses:
             continue
         if (other := seen.setdefault(gateway.address, name)) != name:
-            yield Problem(f"gateway '{name}'", f"{gateway.address} is the management address of '{other}' too", "use another")
+            yield Problem(
+                f"gateway '{name}'", f"{gateway.address} is the management address of '{other}' too", "use another"
+            )
 
 
 def _listener_problems(sound: Mapping[str, Any]) -> Iterator[Problem]:
@@ -271,7 +293,9 @@ def _listener_problems(sound: Mapping[str, Any]) -> Iterator[Problem]:
             place = f"service '{service.name}' listener '{listener.name}'"
             for segment in listener.reachable_from:
                 if segment not in sound["known_segments"]:
-                    yield Problem(place, f"unknown segment '{segment}'", f"use {', '.join(sorted(sound['known_segments']))}")
+                    yield Problem(
+                        place, f"unknown segment '{segment}'", f"use {', '.join(sorted(sound['known_segments']))}"
+                    )
             if reason := closed.get((listener.port, listener.transport)):
                 yield Problem(place, f"port {listener.port} must stay closed: {reason}", "use the encrypted port")
             if (other := taken.setdefault((listener.port, listener.transport), place)) != place:
@@ -314,6 +338,8 @@ def _device_problems(sound: Mapping[str, Any]) -> Iterator[Problem]:
             elif network is None:
                 continue
             elif device.address and not any(device.address in p for p in network.prefixes):
-                yield Problem(place, f"{device.address} is outside {network.prefixes[0]}", "use an address of its segment")
+                yield Problem(
+                    place, f"{device.address} is outside {network.prefixes[0]}", "use an address of its segment"
+                )
             elif device.address and device.address in network.addresses:
                 yield Problem(place, f"{device.address} is the gateway's own", "use another")

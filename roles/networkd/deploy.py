@@ -37,7 +37,9 @@ def configure_and_activate(target: Target) -> None:
     loads = [file.path for file in files]
     ports = {_port(target, segment): target.gateway.bridge(segment) for segment in networks}
     addresses = {
-        target.gateway.bridge(segment): frozenset(str(a) for a in (n.ipv4, n.ipv6) if a is not None and not isinstance(a, str))
+        target.gateway.bridge(segment): frozenset(
+            str(a) for a in (n.ipv4, n.ipv6) if a is not None and not isinstance(a, str)
+        )
         for segment, n in networks.items()
     }
     stamp = lifecycle.stamped(UNIT, loads, reloads=False)

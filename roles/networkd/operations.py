@@ -49,8 +49,12 @@ def configured(
     elif unit_state.get("Loaded") != "yes":
         yield StringCommand(f"{STAMP} {unit} {shlex.join(loads)}; networkctl reload; {_settled(addresses)}")
     else:
-        wrong = {bridge for bridge, wanted in addresses.items() if not wanted <= links.addresses.get(bridge, frozenset())}
-        loose = {port for port, bridge in masters.items() if port in links.addresses and links.masters.get(port) != bridge}
+        wrong = {
+            bridge for bridge, wanted in addresses.items() if not wanted <= links.addresses.get(bridge, frozenset())
+        }
+        loose = {
+            port for port, bridge in masters.items() if port in links.addresses and links.masters.get(port) != bridge
+        }
         if missing := {bridge for bridge in wrong if bridge not in links.addresses}:
             yield StringCommand(f"systemctl restart -- {unit}; {_settled({b: addresses[b] for b in missing})}")
         if repair := sorted((wrong - missing) | loose):

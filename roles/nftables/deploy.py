@@ -37,7 +37,9 @@ def configure_and_activate(target: Target) -> None:
     files = (
         lifecycle.Directory("/etc/gatehouse"),
         ruleset(target),
-        lifecycle.template("nftables", LOADER, mode=0o755, ruleset=RULESET, loaded=LOADED, digest=DIGEST.format(file=RULESET)),
+        lifecycle.template(
+            "nftables", LOADER, mode=0o755, ruleset=RULESET, loaded=LOADED, digest=DIGEST.format(file=RULESET)
+        ),
         lifecycle.template("nftables", UNIT_FILE, loader=LOADER),
     )
     guarded(

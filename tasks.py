@@ -1,0 +1,202 @@
+"""The tasks of `./kit`: each a few lines over the rooms of the house."""
+
+from __future__ import annotations
+
+import functools
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from invoke import Collection, Context, task
+
+from deploy import run
+from deploy.inventory import ROOT
+from gatehouse.errors import GatehouseError
+from gatehouse.site import Site, load
+
+SITE = {"site": "the site, as its inventory is named (default: lab)"}
+
+
+def told(body: Callable[..., Any]) -> Callable[..., Any]:
+    """Turns an error for the operator into its lines on standard error, and exit status 1."""
+
+    @functools.wraps(body)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return body(*args, **kwargs)
+        except GatehouseError as error:
+            sys.exit(str(error))
+
+    return wrapper
+
+
+def _site(name: str) -> Site:
+    return load(name, ROOT)
+
+
+def _pytest(*arguments: str) -> int:
+    return subprocess.run([sys.executable, "-m", "pytest", *arguments], cwd=ROOT, check=False).returncode
+
+
+@task(help={**SITE, "yes": "do not ask before changing anything"})
+@told
+def harden(_: Context, site: str = "lab", yes: bool = False) -> None:
+    """Deploy a site and prove it: shows the planned changes, asks (not for the lab), applies, verifies."""
+    where = _site(site)
+    if where.lab:
+        build_lab(where)
+    plan = run.plan(where)
+    print(plan, flush=True)
+    if not plan.empty:
+        if not (where.lab or yes):
+            _ask(f"Apply this to {', '.join(where.gateways)}?")
+        run.apply(where)
+    sys.exit(_verify(where))
+
+
+@task(
+    positional=["name"],
+    help={
+        "name": "the new site's name",
+        "address": "where the gateway answers SSH now",
+        "user": "who to log in as now (root, or a user with sudo)",
+        "key": "your SSH public key: a .pub file",
+        "uplink": "interface to the internet",
+        "uplink-address": "dhcp, or its address with prefix length",
+        "router": "default router, where the address is fixed",
+        "trunk": "interface that carries VLAN 10, 20 and 30",
+        "lan": "interface of the LAN, if there is one",
+        "domain": "internal domain name (default: NAME.internal)",
+        "gateway": "the gateway's name",
+        "prefix": "IPv4 prefix that the segments are cut from",
+        "no-ipv6": "give the segments IPv4 only",
+    },
+)
+@told
+def init(
+    _: Context,
+    name: str,
+    address: str = "",
+    user: str = "root",
+    key: str = "~/.ssh/id_ed25519.pub",
+    uplink: str = "eth0",
+    uplink_address: str = "dhcp",
+    router: str = "",
+    trunk: str = "eth1",
+    lan: str = "",
+    domain: str = "",
+    gateway: str = "gateway",
+    prefix: str = "10.10.0.0/16",
+    no_ipv6: bool = False,
+) -> None:
+    """Write a new site: inventory, group data, device registry, vault; asks for what is not given on a terminal."""
+    from deploy import newsite
+
+    given = {"address": address, "user": user, "key": key, "uplink": uplink}
+    given |= {"uplink_address": uplink_address, "trunk": trunk, "lan": lan}
+    if not address:
+        if not sys.stdin.isatty():
+            sys.exit("init: --address is missing (where does the gateway answer SSH now?)")
+        for field, question in newsite.QUESTIONS.items():
+            given[field] = input(f"{question} [{given[field]}]: ").strip() or given[field]
+    answers = newsite.Answers(
+        name, domain=domain, gateway=gateway, router=router, prefix=prefix, ipv6=not no_ipv6, **given
+    )
+    for path in newsite.write(answers):
+        print(f"wrote {path.relative_to(ROOT) if path.is_relative_to(ROOT) else path}")
+    print(f"Keep a copy of the last one somewhere safe: it opens the vault. Next: ./kit trust --site {name}")
+
+
+@task(help={**SITE, "fingerprint": "accept exactly this SHA256:… without asking"})
+@told
+def trust(_: Context, site: str, fingerprint: str = "") -> None:
+    """Pin the SSH host keys of a site's gateways, after you have compared their fingerprints."""
+    from deploy import trust as pinning
+
+    where = _site(site)
+    for gateway in where.gateways:
+        offered = pinning.offered(where, gateway)
+        print(f"{gateway}: {offered.fingerprint}")
+        if fingerprint and fingerprint != offered.fingerprint:
+            sys.exit(f"{gateway}: that is not {fingerprint}: nothing was pinned (is something between you and it?)")
+        if not fingerprint:
+            _ask("Is this what `ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub` shows on the gateway's own console?")
+        pinning.pin(where, offered)
+
+
+@task(help=SITE)
+@told
+def plan(_: Context, site: str = "lab") -> None:
+    """Show what a deploy would change, and change nothing; exit status 2 if there is something."""
+    found = run.plan(_site(site))
+    print(found)
+    sys.exit(0 if found.empty else 2)
+
+
+@task(help={**SITE, "json": "print results.json instead of the table"})
+@told
+def verify(_: Context, site: str = "lab", json: bool = False) -> None:
+    """Prove that a deployed site behaves as declared, from inside every segment; exit status 1 if not."""
+    sys.exit(_verify(_site(site), json))
+
+
+def _verify(site: Site, as_json: bool = False) -> int:
+    return _pytest("tests/compliance", "--site", site.name, "-q", *(["--json"] if as_json else []))
+
+
+def _ask(question: str) -> None:
+    if not sys.stdin.isatty():
+        sys.exit("no terminal to ask on: nothing was changed (add --yes)")
+    if input(f"{question} [y/N] ").strip().lower() not in ("y", "yes"):
+        sys.exit("nothing was changed")
+
+
+def build_lab(site: Site) -> None:
+    """Builds or repairs the lab of a site, with a vault of its own."""
+    import lab
+    from deploy import vaults
+
+    lab.up(lab.from_site(site, lab.default_name()))
+    vaults.prepare_lab(site)
+
+
+@task(name="up")
+@told
+def lab_up(_: Context) -> None:
+    """Build the lab, or repair what is left of it."""
+    build_lab(_site("lab"))
+
+
+@task(name="down")
+@told
+def lab_down(_: Context) -> None:
+    """Remove the lab: containers, interfaces, keys. The images stay."""
+    import lab
+
+    lab.down(lab.default_name())
+
+
+@task(name="status")
+@told
+def lab_status(_: Context) -> None:
+    """List the lab's hosts; exit status 1 if there is no lab."""
+    import lab
+
+    rows = lab.status(lab.default_name())
+    for row in rows:
+        print(f"{row.host:12} {row.kind:9} {row.status:9} {row.segment:11} {' '.join(row.addresses)}")
+    if not rows:
+        sys.exit("there is no lab (`invoke lab.up` builds one)")
+
+
+@task(name="shell", positional=["host"], help={"host": "the lab's host, for example: gateway, device, guest"})
+@told
+def lab_shell(_: Context, host: str) -> None:
+    """Open a shell on a host of the lab."""
+    import lab
+
+    sys.exit(lab.shell(lab.default_name(), host))
+
+
+namespace = Collection(harden, init, plan, trust, verify, Collection("lab", lab_up, lab_down, lab_status, lab_shell))
