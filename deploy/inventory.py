@@ -15,7 +15,7 @@ STATE = ROOT / ".state"
 
 
 def hosts(name: str) -> list[tuple[str, dict[str, Any]]]:
-    """The `(gateway, connection data)` pairs of a site. Ends pyinfra with one line an error if the site is not valid."""
+    """The `(gateway, connection data)` pairs of a site. A site that is not valid ends pyinfra, one line a problem."""
     try:
         site = load(name, ROOT)
     except GatehouseError as error:

@@ -55,7 +55,7 @@ QUESTIONS: Mapping[str, str] = {
 
 
 def write(answers: Answers, root: Path = ROOT, identity: Path | None = None) -> list[Path]:
-    """Writes the files of a site and returns their paths. Raises `NewSiteError` or `SiteError`; then nothing is left."""
+    """Writes the files of a site, returns their paths. Raises `NewSiteError` or `SiteError`; then nothing is left."""
     name = answers.name
     if not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", name) or name in RESERVED:
         raise NewSiteError(

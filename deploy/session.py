@@ -18,6 +18,8 @@ from gatehouse.site import Site
 from roles.target import Target
 
 LOCK = "/run/gatehouse-deploy.lock"
+SYSTEMS = ("debian 12", "debian 13")
+FREE_MEGABYTES = 100
 
 
 class DeployError(PyinfraError):
@@ -48,22 +50,35 @@ def _without_delay() -> None:
 
 
 def _take_lock() -> None:
-    """Holds a lock on the gateway for as long as this connection lives: killed runs leave none behind."""
+    """Holds a lock on the gateway for as long as this connection lives: killed runs leave none behind.
+
+    The same round trip says whether the kit can work there at all.
+    """
     holder = f"{getpass.getuser()} on {socket.gethostname()} since {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC"
     script = (
-        f"exec 9>>{LOCK}; flock -n 9 || {{ cat {LOCK}; exit 75; }};"
-        f" printf '%s\\n' {shlex.quote(holder)} >{LOCK}; echo taken; cat >/dev/null"
+        '. /etc/os-release; echo "$ID $VERSION_ID"; df --output=avail -m / | tail -1;'
+        f" exec 9>>{LOCK}; flock -n 9 || {{ cat {LOCK}; exit 75; }};"
+        f" printf '%s\n' {shlex.quote(holder)} >{LOCK}; echo taken; cat >/dev/null"
     )
-    command = f"sudo -n sh -c {shlex.quote(script)}" if host.data.get("_sudo") else f"sh -c {shlex.quote(script)}"
+    sudo = "sudo -n " if host.data.get("_sudo") else ""
     channel = host.connector.client.get_transport().open_session()
-    channel.exec_command(command)
-    answer = channel.makefile("r").readline().strip()
-    if answer == "taken":
+    channel.exec_command(f"{sudo}sh -c {shlex.quote(script)}")
+    answers = channel.makefile("r")
+    system, free, lock = (answers.readline().strip() for _ in range(3))
+    if lock == "taken":
+        _refuse_unsuitable(system, int(free))
         host.connector_data["gatehouse_lock"] = channel
         return
-    if channel.recv_exit_status() == 75:
-        raise DeployError(f"{host.name}: another deploy is running: {answer} (wait for it to end, or end it there)")
-    wrong = channel.makefile_stderr("r").read().strip() or answer or "no answer"
-    raise DeployError(
-        f"{host.name}: can't act as root: {wrong} (the user needs sudo without a password, or log in as root)"
-    )
+    status = channel.recv_exit_status()
+    if status == 75:
+        raise DeployError(f"{host.name}: another deploy is running: {lock} (wait for it to end, or end it there)")
+    wrong = channel.makefile_stderr("r").read().decode().strip().splitlines() or [f"exit status {status}"]
+    raise DeployError(f"{host.name}: can't act as root: {wrong[-1]} (log in as root, or as a user with sudo NOPASSWD)")
+
+
+def _refuse_unsuitable(system: str, free_megabytes: int) -> None:
+    if system not in SYSTEMS:
+        wanted = " or ".join(s.replace("debian", "Debian") for s in SYSTEMS)
+        raise DeployError(f"{host.name}: runs '{system}', not {wanted} (install one of them, or name another host)")
+    if free_megabytes < FREE_MEGABYTES:
+        raise DeployError(f"{host.name}: {free_megabytes} MB free on /, {FREE_MEGABYTES} are needed (free some space)")

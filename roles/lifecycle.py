@@ -185,7 +185,7 @@ def files(*entries: File | Directory, check: str | None = None) -> Generator[Str
     yield StringCommand(
         "set -eu; umask 022; export STAGED; STAGED=$(mktemp -d /run/gatehouse-staged.XXXXXX);"
         " trap 'rm -rf \"$STAGED\"' EXIT; base64 -d | tar -x -p -C \"$STAGED\" --no-overwrite-dir;"
-        + (f" {{ {check}; }} || {{ echo 'gatehouse: the check of the new files failed, nothing was replaced' >&2; exit 1; }};"
+        + (f" {{ {check}; }} || {{ echo 'gatehouse: the new files were not accepted, nothing is replaced' >&2; exit 1; }};"
            if check else "")
         + " ".join(swaps),
         _stdin=_archive(staged),
@@ -243,7 +243,7 @@ def running(
         yield StringCommand(f"systemctl enable -- {shlex.quote(unit)}")
     act = None
     if state.get("ActiveState") != "active":
-        act = f"systemctl reset-failed -- {shlex.quote(unit)} 2>/dev/null || true; systemctl restart -- {shlex.quote(unit)}"
+        act = f"systemctl reset-failed -- {shlex.quote(unit)} 2>/dev/null; systemctl restart -- {shlex.quote(unit)}"
     elif state.get("Loaded") != "yes" or state.get("NeedDaemonReload") == "yes":
         restart = f"systemctl restart -- {shlex.quote(unit)}"
         act = restart if reload is None or state.get("NeedDaemonReload") == "yes" else reload

@@ -1,4 +1,4 @@
-"""What a role declares about its service. Everything else is derived from this: firewall, audit, threat model, checks."""
+"""What a role declares about its service; firewall, audit, threat model and checks are derived from it."""
 
 from __future__ import annotations
 

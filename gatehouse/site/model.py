@@ -37,7 +37,7 @@ class Model(BaseModel):
 
 
 class Segment(Model):
-    """A network of the site: its VLAN id (None for an untagged port only) and the segments it may open connections to."""
+    """A network of the site: its VLAN id (None for an untagged port only) and the segments it may connect to."""
 
     vlan: int | None = Field(default=None, ge=1, le=4094)
     reaches: tuple[str, ...] = ()
@@ -93,7 +93,7 @@ class Network(Model):
 
 
 class Contact(Model):
-    """How the operator's side reaches a gateway before it is hardened: afterwards it is the site's `ssh` that counts."""
+    """How a gateway is reached before it is hardened: afterwards it is the site's `ssh` that counts."""
 
     address: str | None = None
     port: int = Field(default=22, ge=1, le=65535)
@@ -202,7 +202,7 @@ class Device(Model):
 class Site(Model):
     """What one inventory names: one PKI, one vault, one policy, one registry, and one gateway or forty.
 
-    `state` is the folder where a lab keeps its key, known hosts and vault; other sites have theirs beside the inventory.
+    `state` is where a lab keeps its key, known hosts and vault; other sites have theirs beside the inventory.
     Raises `gatehouse.site.SiteError` with every problem at once.
     """
 

@@ -1,4 +1,4 @@
-"""Who may reach what, derived from a site and nothing else. The firewall is rendered from it and the checks ask for it."""
+"""Who may reach what, derived from a site and nothing else: the firewall is rendered from it, the checks ask for it."""
 
 from __future__ import annotations
 

@@ -313,7 +313,7 @@ def _destination_problems(sound: Mapping[str, Any]) -> Iterator[Problem]:
                           if segment != model.INTERNET and a.version == p.version and a.overlaps(p)]  # fmt: skip
                 if inside:
                     yield Problem(f"destination '{name}'", f"{inside[0]} is inside segment '{segment}'",
-                                  "a destination is on the internet; segments reach each other by `reaches`")  # fmt: skip
+                                  "a destination is on the internet; for segments use `reaches`")  # fmt: skip
 
 
 def _device_problems(sound: Mapping[str, Any]) -> Iterator[Problem]:

@@ -10,7 +10,7 @@ from pyinfra.api import FactBase
 
 @dataclass(frozen=True)
 class Links:
-    """`addresses`: {interface: {"10.10.10.1/24", …}}, `masters`: {interface: bridge}, `foreign`: configuration of others."""
+    """`addresses`: {interface: {"10.10.10.1/24", …}}, `masters`: {interface: bridge}, `foreign`: others' files."""
 
     addresses: dict[str, frozenset[str]]
     masters: dict[str, str]

@@ -15,7 +15,7 @@ REPLACED = "/var/lib/gatehouse/replaced"
 
 
 def taken_over(interfaces: list[str]) -> Generator[StringCommand, None, None]:
-    """Moves other network configuration of these interfaces out of the way; it is kept in /var/lib/gatehouse/replaced."""
+    """Moves other network configuration of these interfaces away; it is kept in /var/lib/gatehouse/replaced."""
     state: Links = host.get_fact(NetworkState, interfaces=interfaces)
     for path in state.foreign:
         target = f"{REPLACED}/{path.strip('/').replace('/', '_')}"

@@ -1,4 +1,4 @@
-"""The firewall: one table of the kit's own, derived from who may reach what. It owns nothing else and flushes nothing else."""
+"""The firewall: one table of the kit's own, derived from who may reach what. It touches nothing else."""
 
 from gatehouse.site import Service
 
