@@ -1,0 +1,170 @@
+"""How each kind of host is run as a container, and what tells that one must be made anew."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import docker
+from docker.errors import NotFound
+from docker.models.containers import Container
+
+from lab import provider
+from lab.images import archive
+from lab.topology import INTERNET, MANAGEMENT, FieldHost, GatewayHost, Topology, dump
+
+LAB = "org.gatehouse.lab"
+HOST = "org.gatehouse.host"
+KIND = "org.gatehouse.kind"
+RECIPE = "org.gatehouse.recipe"
+STATE = "org.gatehouse.state"
+TOPOLOGY = "org.gatehouse.topology"
+
+SWITCH = "switch"
+
+# A host's kernel settings at power-on. Docker turns IPv6 off without a network, and a new namespace inherits IPv4 forwarding
+# from a machine that runs Docker: a fresh gateway must not route before it is told to.
+HOST_SYSCTLS = {"net.ipv6.conf.all.disable_ipv6": "0", "net.ipv6.conf.default.disable_ipv6": "0"}
+GATEWAY_SYSCTLS = {**HOST_SYSCTLS, "net.ipv4.ip_forward": "0", "net.ipv6.conf.all.forwarding": "0"}
+FIELD_SYSCTLS = {**HOST_SYSCTLS, "net.ipv4.ip_forward": "0", "net.ipv6.conf.default.accept_ra": "0"}
+INTERNET_SYSCTLS = {**HOST_SYSCTLS, "net.ipv4.ip_forward": "1", "net.ipv6.conf.all.forwarding": "1"}
+# Loaded on a machine that runs Docker, never on a gateway: it would send bridged frames through the IP firewall.
+BRIDGE_SYSCTLS = {f"net.bridge.bridge-nf-call-{table}": "0" for table in ("iptables", "ip6tables", "arptables")}
+
+# systemd as first process, network namespaces for probes, and hardened units, without --privileged. CAP_SYS_TIME is not among
+# them: the clock is the operator's.
+GATEWAY_CAPABILITIES = ["SYS_ADMIN", "NET_ADMIN", "NET_RAW", "SYS_PTRACE"]
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A container to run: its host name, kind, image, Docker's options, and files to put in before its first start."""
+
+    host: str
+    kind: str
+    image: str
+    options: dict[str, Any]
+    files: dict[str, tuple[bytes, int]] = field(default_factory=dict)
+
+    @property
+    def recipe(self) -> str:
+        """A hash that differs when the container must be made anew."""
+        parts = [self.host, self.kind, self.image, json.dumps(self.options, sort_keys=True)]
+        parts += [f"{path} {mode} {content.hex()}" for path, (content, mode) in sorted(self.files.items())]
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+def container_name(lab: str, host: str) -> str:
+    """`gatehouse-lab-gateway`."""
+    return f"gatehouse-{lab}-{host}"
+
+
+def _bridged(sysctls: dict[str, str]) -> dict[str, str]:
+    loaded = Path("/proc/sys/net/bridge").is_dir()
+    return {**sysctls, **BRIDGE_SYSCTLS} if loaded else sysctls
+
+
+def switch_spec(topology: Topology, image: str) -> Spec:
+    """The switch: a network namespace that holds the bridges. Its label holds the topology, so a new one makes it anew."""
+    options = {
+        "network_mode": "none",
+        "sysctls": _bridged({"net.ipv6.conf.all.disable_ipv6": "1", "net.ipv6.conf.default.disable_ipv6": "1"}),
+        "labels": {TOPOLOGY: dump(topology)},
+        "command": ["sleep", "infinity"],
+        "init": True,
+    }
+    return Spec(SWITCH, "switch", image, options)
+
+
+def field_spec(host: FieldHost, image: str) -> Spec:
+    """A field host: tools and an answering port; it may set its own addresses, so that a test can lie about them."""
+    options: dict[str, Any] = {
+        "network_mode": "none",
+        "sysctls": FIELD_SYSCTLS,
+        "cap_add": ["NET_ADMIN", "NET_RAW"],
+        "dns": [str(host.resolver)] if host.resolver else [],
+    }
+    return Spec(host.name, "field", image, options)
+
+
+def internet_spec(topology: Topology, image: str) -> Spec:
+    """The provider: on Docker's default bridge too, which is how the lab reaches Debian's packages and DNS."""
+    options = {"network_mode": "bridge", "sysctls": INTERNET_SYSCTLS, "cap_add": ["NET_ADMIN", "NET_RAW"]}
+    return Spec(INTERNET, "internet", image, options, provider.files(topology))
+
+
+def gateway_spec(gateway: GatewayHost, image: str, public_key: str) -> Spec:
+    """A gateway as a fresh machine: systemd, sshd, root by the lab's key, addresses on management and uplink only."""
+    options = {
+        "network_mode": "none",
+        "cap_add": GATEWAY_CAPABILITIES,
+        "security_opt": ["seccomp=unconfined", "apparmor=unconfined"],
+        "tmpfs": {"/run": "", "/run/lock": ""},
+        "volumes": ["/sys/fs/cgroup:/sys/fs/cgroup:rw"],
+        "cgroupns": "host",
+        "sysctls": _bridged(GATEWAY_SYSCTLS),
+    }
+    return Spec(gateway.name, "gateway", image, options, _first_boot(gateway, public_key))
+
+
+def _first_boot(gateway: GatewayHost, public_key: str) -> dict[str, tuple[bytes, int]]:
+    """What an installer leaves on a machine, put in place by the lab's init at the first boot."""
+    texts = {
+        "etc/hostname": f"{gateway.name}\n",
+        "etc/hosts": f"127.0.0.1 localhost\n127.0.1.1 {gateway.name}\n::1 localhost ip6-localhost ip6-loopback\n",
+        "etc/resolv.conf": f"nameserver {gateway.resolver}\n",
+    }
+    for segment, routers in ((MANAGEMENT, ()), (INTERNET, gateway.routers)):
+        port = gateway.port(segment)
+        lines = ["# A fresh machine's network, as its installer left it.", "[Match]", f"Name={port.interface}", ""]
+        lines += ["[Network]", "LinkLocalAddressing=ipv6", "IPv6AcceptRA=no"]
+        lines += [f"Address={address}" for address in port.addresses] + [f"Gateway={router}" for router in routers]
+        texts[f"etc/systemd/network/10-lab-fresh-{port.interface}.network"] = "\n".join(lines) + "\n"
+    files = {f"lab-first-boot/{path}": (text.encode(), 0o644) for path, text in texts.items()}
+    files["lab-first-boot/root/.ssh/authorized_keys"] = (f"{public_key}\n".encode(), 0o600)
+    return files
+
+
+def specs(topology: Topology, images: dict[str, str], debian: str, public_key: str) -> list[Spec]:
+    """Every container of a lab; `images` holds "field" and one entry a release. The switch comes first."""
+    field_image = images["field"]
+    return [
+        switch_spec(topology, field_image),
+        internet_spec(topology, field_image),
+        *(gateway_spec(g, images[g.debian or debian], public_key) for g in topology.gateways),
+        *(field_spec(h, field_image) for h in topology.hosts),
+    ]
+
+
+def of_lab(client: docker.DockerClient, lab: str) -> dict[str, Container]:
+    """The containers of a lab by host name, running or not."""
+    found = client.containers.list(all=True, filters={"label": f"{LAB}={lab}"}, ignore_removed=True)
+    return {c.labels[HOST]: c for c in found}
+
+
+def create(client: docker.DockerClient, lab: str, spec: Spec, state: str) -> Container:
+    """Make and start a container."""
+    name = container_name(lab, spec.host)
+    own = {LAB: lab, HOST: spec.host, KIND: spec.kind, RECIPE: spec.recipe, STATE: state}
+    container = client.containers.create(
+        spec.image,
+        name=name,
+        hostname=spec.host,
+        detach=True,
+        **{**spec.options, "labels": {**spec.options.get("labels", {}), **own}},
+    )
+    if spec.files:
+        container.put_archive("/", archive(spec.files))
+    container.start()
+    return container
+
+
+def remove(container: Container) -> None:
+    """End and remove a container, whatever state it is in."""
+    try:
+        container.remove(force=True, v=True)
+    except NotFound:
+        pass

@@ -1,0 +1,96 @@
+"""Run programs on a lab's hosts."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket as sockets
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+
+import docker
+from docker.errors import APIError
+from docker.models.containers import Container
+from docker.utils.socket import frames_iter
+
+from lab import engine
+from lab.containers import of_lab
+from lab.errors import LabError
+
+
+@dataclass(frozen=True)
+class Completed:
+    """What a program said on each stream, and its exit status."""
+
+    stdout: str
+    stderr: str
+    returncode: int
+
+
+def find(client: docker.DockerClient, name: str, host: str) -> Container:
+    """The running container of a host; LabError names those there are."""
+    containers = of_lab(client, name)
+    if host not in containers:
+        known = ", ".join(sorted(containers)) or "none: run 'invoke lab.up'"
+        raise LabError(f"lab {name}: has no host {host!r} (there are: {known})")
+    container = containers[host]
+    if container.status != "running":
+        raise LabError(f"lab {name}: {host} is {container.status} (run 'invoke lab.up')")
+    return container
+
+
+def run(
+    name: str,
+    host: str,
+    argv: list[str] | tuple[str, ...],
+    stdin: str | bytes | None = None,
+    timeout: float | None = 60,
+) -> Completed:
+    """Run a program as root on a host of the lab and wait for it.
+
+    Raises LabError if there is no such host or running program file, TimeoutError after `timeout` seconds (the program is
+    killed then). A program that fails is no error: look at `returncode`.
+    """
+    client = engine.connect(start=False)
+    container = find(client, name, host)
+    api = client.api
+    try:
+        execution = api.exec_create(container.id, list(argv), stdin=stdin is not None, stdout=True, stderr=True)["Id"]
+        stream = api.exec_start(execution, socket=True)
+    except APIError as error:
+        raise LabError(f"lab {name}: {host}: {argv[0]}: {error.explanation or error}") from None
+    raw: sockets.socket = getattr(stream, "_sock", stream)
+    if stdin is not None:
+        raw.sendall(stdin.encode() if isinstance(stdin, str) else stdin)
+        raw.shutdown(sockets.SHUT_WR)
+    said: dict[int, list[bytes]] = {1: [], 2: []}
+    deadline = None if timeout is None else time.monotonic() + timeout
+    try:
+        raw.settimeout(timeout)
+        for channel, data in frames_iter(stream, tty=False):
+            said[channel].append(data)
+            if deadline is not None:
+                raw.settimeout(max(0.01, deadline - time.monotonic()))
+    except TimeoutError:
+        pid = api.exec_inspect(execution)["Pid"]
+        if pid:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        raise TimeoutError(f"lab {name}: {host}: {' '.join(argv)}: no end after {timeout} s") from None
+    finally:
+        stream.close()
+    code = api.exec_inspect(execution)["ExitCode"]
+    return Completed(b"".join(said[1]).decode(errors="replace"), b"".join(said[2]).decode(errors="replace"), code)
+
+
+def shell(name: str, host: str) -> int:
+    """A login shell on a host, on this terminal; returns its exit status."""
+    container = find(engine.connect(start=False), name, host)
+    pid = container.attrs["State"]["Pid"]
+    inside = [f"HOME=/root", f"TERM={os.environ.get('TERM', 'dumb')}", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin"]
+    sys.stdout.flush()
+    command = ["nsenter", "--target", str(pid), "--mount", "--uts", "--ipc", "--net", "--pid", "--root", "--wd=/root"]
+    return subprocess.call([*command, "--", "env", "-i", *inside, "bash", "--login"])

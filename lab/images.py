@@ -1,0 +1,180 @@
+"""The lab's two images: a fresh minimal Debian server, and the same with the tools that the field hosts use."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import shutil
+import subprocess
+import tarfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import docker
+from docker.errors import APIError, BuildError, DockerException, ImageNotFound
+
+from lab import engine
+from lab.conditions import CODENAMES, KEYRING, Conditions, detect
+from lab.errors import LabError
+from lab.state import Log
+
+REPOSITORY = "gatehouse-lab"
+FIELD_DEBIAN = "12"
+REGISTRY_SECONDS = 5
+
+# What Debian's own installer or cloud image has and mmdebstrap's minbase lacks. Nothing that the kit installs.
+SERVER = (
+    "systemd systemd-sysv systemd-timesyncd dbus udev libpam-systemd openssh-server iproute2 iputils-ping netbase "
+    "procps kmod python3 ca-certificates sudo less tzdata"
+).split()
+TOOLS = (
+    "nmap mosquitto-clients python3-paho-mqtt openssl curl bind9-dnsutils tcpdump iputils-ping python3 nftables "
+    "dnsmasq-base chrony netcat-openbsd openssh-client"
+).split()
+
+_HERE = Path(__file__).resolve().parent
+_SERVER_STEPS = _HERE / "server-image.sh"
+_INIT = _HERE / "init.sh"
+_FIELD_INIT = _HERE / "field.py"
+
+_registry_said_no = False
+
+
+@contextmanager
+def step(log: Log, what: str) -> Iterator[None]:
+    """Time a long step and say so in one line."""
+    started = time.monotonic()
+    yield
+    log(f"lab: {what} … {time.monotonic() - started:.0f} s")
+
+
+def server_image(client: docker.DockerClient, debian: str, log: Log) -> str:
+    """The tag of the fresh server's image for a release ("12", "13"), built if it isn't there. Raises LabError."""
+    if debian not in CODENAMES:
+        raise LabError(f"lab: Debian {debian!r} is none of {', '.join(CODENAMES)} (choose one)")
+    conditions = detect()
+    files = {
+        "server-image.sh": _SERVER_STEPS.read_bytes(),
+        "lab-init": _INIT.read_bytes(),
+        "99lab-host.conf": "".join(f"{line}\n" for line in conditions.apt_lines()).encode(),
+        "sources.list": "".join(f"{line}\n" for line in conditions.sources(debian)).encode(),
+        "certificates/README": b"What the machine that runs the lab trusts beyond Debian's own set.\n",
+        **{f"certificates/lab-host-{n}.crt": c.encode() for n, c in enumerate(conditions.certificates)},
+    }
+    tag = _tag(f"server-{debian}", files, SERVER)
+    if not _exists(client, tag):
+        with step(log, f"image of a fresh Debian {debian} server"):
+            source = _from_registry(client, debian) or _bootstrap(client, debian, conditions, log)
+            recipe = (
+                f"FROM {source}\nCOPY . /lab-build/\n"
+                f"RUN sh /lab-build/server-image.sh {' '.join(SERVER)}\n"
+                "ENV container=docker\nSTOPSIGNAL SIGRTMIN+3\nCMD [\"/usr/local/sbin/lab-init\"]\n"
+            )
+            _build(client, tag, recipe, files)
+    return tag
+
+
+def field_image(client: docker.DockerClient, log: Log) -> str:
+    """The tag of the field hosts' image, built if it isn't there. Raises LabError."""
+    server = server_image(client, FIELD_DEBIAN, log)
+    files = {"lab-field": _FIELD_INIT.read_bytes()}
+    tag = _tag("field", {**files, "FROM": server.encode()}, TOOLS)
+    if not _exists(client, tag):
+        with step(log, "image of the field hosts"):
+            recipe = (
+                f"FROM {server}\n"
+                "RUN apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install --yes "
+                f"--no-install-recommends {' '.join(TOOLS)} && apt-get clean && rm -rf /var/lib/apt/lists/*\n"
+                "COPY lab-field /usr/local/sbin/lab-field\n"
+                "STOPSIGNAL SIGTERM\nCMD [\"/usr/bin/python3\", \"/usr/local/sbin/lab-field\"]\n"
+            )
+            _build(client, tag, recipe, files)
+    return tag
+
+
+def _tag(name: str, files: dict[str, bytes], packages: list[str]) -> str:
+    recipe = hashlib.sha256(Path(__file__).read_bytes())
+    for path, content in sorted(files.items()):
+        recipe.update(f"{path} {len(content)}\n".encode() + content)
+    recipe.update(" ".join(packages).encode())
+    return f"{REPOSITORY}:{name}-{recipe.hexdigest()[:12]}"
+
+
+def _exists(client: docker.DockerClient, tag: str) -> bool:
+    try:
+        client.images.get(tag)
+        return True
+    except ImageNotFound:
+        return False
+
+
+def _from_registry(client: docker.DockerClient, debian: str) -> str | None:
+    """Pull Debian's own image if a registry answers within seconds; a no is remembered for this run."""
+    global _registry_said_no
+    if _registry_said_no:
+        return None
+    name = f"debian:{debian}-slim"
+    try:
+        asked = docker.APIClient(base_url=f"unix://{engine.SOCKET}", timeout=REGISTRY_SECONDS)
+        asked.inspect_distribution(name)
+        client.images.pull("debian", f"{debian}-slim")
+        return name
+    except (DockerException, OSError):
+        _registry_said_no = True
+        return None
+
+
+def _bootstrap(client: docker.DockerClient, debian: str, conditions: Conditions, log: Log) -> str:
+    """Make the root file system from packages and import it; returns the image's tag."""
+    if shutil.which("mmdebstrap") is None:
+        log("lab: no registry answers, installing mmdebstrap to make the base image from packages")
+        engine.install("mmdebstrap")
+    if not KEYRING.exists():
+        log("lab: installing debian-archive-keyring")
+        engine.install("debian-archive-keyring")
+    command = [
+        "mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(SERVER)}", f"--keyring={KEYRING}",
+        *(f"--aptopt={line}" for line in conditions.apt_lines()), CODENAMES[debian], "-", *conditions.sources(debian),
+    ]  # fmt: skip
+    tag = f"{REPOSITORY}:bootstrap-{debian}"
+    environment = {key: value for key, value in os.environ.items() if key not in ("TMPDIR", "APT_CONFIG")}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as process:
+        tar, said = process.communicate()
+    if process.returncode:
+        raise LabError(
+            f"lab: mmdebstrap {CODENAMES[debian]} failed: {engine.last_line(said.decode(errors='replace'))} "
+            f"(does {conditions.mirror} answer?)"
+        )
+    client.api.import_image_from_data(tar, repository=REPOSITORY, tag=f"bootstrap-{debian}")
+    return tag
+
+
+def _build(client: docker.DockerClient, tag: str, recipe: str, files: dict[str, bytes]) -> None:
+    context = archive({"Dockerfile": (recipe.encode(), 0o644), **{p: (c, 0o755) for p, c in files.items()}})
+    try:
+        client.images.build(fileobj=io.BytesIO(context), custom_context=True, tag=tag, rm=True, forcerm=True)
+    except (BuildError, APIError) as error:
+        lines = [entry.get("stream", "") for entry in getattr(error, "build_log", [])]
+        said = "".join(lines)
+        raise LabError(f"lab: image {tag} failed: {engine.last_line(said) if said else error} (see the package mirror)")
+
+
+def archive(files: dict[str, tuple[bytes, int]]) -> bytes:
+    """A tar archive of path → (content, mode), owned by root, with its directories 0755 (0700 for `root/.ssh`)."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        made: set[str] = set()
+        for path, (content, mode) in files.items():
+            for parent in reversed(Path(path).parents):
+                if str(parent) != "." and str(parent) not in made:
+                    made.add(str(parent))
+                    folder = tarfile.TarInfo(str(parent))
+                    folder.type, folder.mode = tarfile.DIRTYPE, 0o700 if "root" in parent.parts else 0o755
+                    tar.addfile(folder)
+            entry = tarfile.TarInfo(path)
+            entry.size, entry.mode, entry.mtime = len(content), mode, int(time.time())
+            tar.addfile(entry, io.BytesIO(content))
+    return buffer.getvalue()

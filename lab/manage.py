@@ -1,0 +1,215 @@
+"""Build a lab, repair it, look at it, take it down."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import docker
+from docker.errors import APIError, DockerException
+from docker.models.containers import Container
+
+from lab import engine, images
+from lab.containers import RECIPE, STATE, SWITCH, TOPOLOGY, Spec, container_name, create, of_lab, remove, specs
+from lab.errors import LabError
+from lab.plumbing import plumb as plumb_hosts
+from lab.state import Log, State, locked
+from lab.topology import GatewayHost, Topology, load
+from lab.wires import Namespace, left_over
+
+BOOT_SECONDS = 90
+
+
+@dataclass(frozen=True)
+class Row:
+    """One host of a lab as `status` shows it; `addresses` as the topology has them."""
+
+    host: str
+    kind: str
+    status: str
+    segment: str
+    addresses: tuple[str, ...]
+
+
+def up(topology: Topology, debian: str = "12", log: Log = print, home: Path | None = None) -> State:
+    """Build the lab, or repair what is there; returns its state (SSH key, known_hosts). Idempotent.
+
+    `home` is where the state directory is made (default `.lab/` of the checkout). Raises LabError.
+    """
+    name = topology.name
+    with locked(name, log), _engine_errors(name):
+        client = engine.connect(log)
+        state = State(name, home)
+        _refuse_another_checkouts(client, state)
+        public_key = state.prepare()
+        releases = {gateway.debian or debian for gateway in topology.gateways}
+        made = {release: images.server_image(client, release, log) for release in sorted(releases)}
+        made["field"] = images.field_image(client, log)
+        wanted = specs(topology, made, debian, public_key)
+        _settle(client, name, wanted, state, log)
+        started = time.monotonic()
+        cables = plumb_hosts(topology, of_lab(client, name))
+        hosts = of_lab(client, name)
+        pinned = [line for gateway in topology.gateways for line in _await_ssh(hosts, gateway, name)]
+        if cables:
+            log(f"lab: {cables} cables, SSH answers … {time.monotonic() - started:.0f} s")
+        state.pin(pinned)
+        return state
+
+
+def down(name: str, log: Log = print, home: Path | None = None) -> None:
+    """Remove the lab: containers, interfaces, keys. The images stay. Nothing to remove is no error."""
+    with locked(name, log), _engine_errors(name):
+        try:
+            client = engine.connect(log, start=False)
+        except LabError:
+            client = engine.connect(log) if engine.LOG_FILE.exists() else None
+        state = State(name, home)
+        if client is not None:
+            _refuse_another_checkouts(client, state)
+            _remove_all(list(of_lab(client, name).values()))
+        Namespace().ip(*(f"link delete {link}" for link in left_over(name)), force=True)
+        state.remove()
+
+
+def status(name: str) -> list[Row]:
+    """The hosts of a lab, running or not; empty if there is no lab of that name."""
+    containers = of_lab(engine.connect(start=False), name)
+    topology = _topology(containers, name) if SWITCH in containers else None
+    places: dict[str, tuple[str, tuple[str, ...]]] = {}
+    if topology:
+        for host in (*topology.hosts, topology.internet):
+            places[host.name] = (host.segment, tuple(str(a) for a in host.addresses))
+        for gateway in topology.gateways:
+            places[gateway.name] = ("", tuple(str(a) for port in gateway.ports for a in port.addresses))
+    rows = []
+    for host, container in sorted(containers.items()):
+        segment, addresses = places.get(host, ("", ()))
+        rows.append(Row(host, container.labels["org.gatehouse.kind"], container.status, segment, addresses))
+    return rows
+
+
+def plumb(name: str) -> int:
+    """Repair a running lab's cables, as after `docker restart`; returns how many were made anew."""
+    with _engine_errors(name):
+        containers = of_lab(engine.connect(start=False), name)
+        return plumb_hosts(_topology(containers, name), containers)
+
+
+def restart(name: str, host: str, log: Log = print) -> None:
+    """Restart a host as a reboot does: its processes and cables go, its disk stays. Waits for SSH on a gateway."""
+    with locked(name, log), _engine_errors(name):
+        client = engine.connect(start=False)
+        containers = of_lab(client, name)
+        if host not in containers:
+            raise LabError(f"lab {name}: has no host {host!r} (there are: {', '.join(sorted(containers)) or 'none'})")
+        topology = _topology(containers, name)
+        containers[host].restart(timeout=20)
+        containers = of_lab(client, name)
+        plumb_hosts(topology, containers)
+        for gateway in topology.gateways:
+            if gateway.name == host:
+                _await_ssh(containers, gateway, name)
+
+
+@contextlib.contextmanager
+def _engine_errors(name: str) -> Iterator[None]:
+    try:
+        yield
+    except APIError as error:
+        raise LabError(f"lab {name}: Docker: {error.explanation or error} (run 'invoke lab.up' again)") from error
+    except (DockerException, OSError) as error:
+        raise LabError(f"lab {name}: {error} (is the Docker Engine still running? see {engine.LOG_FILE})") from error
+
+
+def _refuse_another_checkouts(client: docker.DockerClient, state: State) -> None:
+    """A lab of the same name that another checkout still uses is not ours to rebuild or remove."""
+    for container in of_lab(client, state.directory.name).values():
+        other = Path(container.labels.get(STATE, ""))
+        if other != state.directory.resolve() and (other / "id_ed25519").exists():
+            raise LabError(
+                f"lab {state.directory.name}: belongs to {other} (take it down there, or set GATEHOUSE_LAB to another name)"
+            )
+
+
+def _settle(client: docker.DockerClient, name: str, wanted: list[Spec], state: State, log: Log) -> None:
+    """Bring the containers to what is wanted: keep those that fit, start the stopped, make the others anew."""
+    there = of_lab(client, name)
+    by_host = {spec.host: spec for spec in wanted}
+    fits = {h for h, c in there.items() if h in by_host and c.labels.get(RECIPE) == by_host[h].recipe}
+    # "created" is what a killed run left between making and starting: its files may be missing.
+    whole = {h for h in fits if there[h].status in ("running", "exited", "paused")}
+    _remove_all([container for host, container in there.items() if host not in whole])
+    for host in whole:
+        if there[host].status == "paused":
+            there[host].unpause()
+        elif there[host].status == "exited":
+            log(f"lab: starting {host} again")
+            there[host].start()
+    missing = [spec for spec in wanted if spec.host not in whole]
+    if missing:
+        with images.step(log, f"containers {', '.join(spec.host for spec in missing)}"):
+            for spec in missing:
+                _make(client, name, spec, state)
+
+
+def _make(client: docker.DockerClient, name: str, spec: Spec, state: State) -> None:
+    try:
+        create(client, name, spec, str(state.directory.resolve()))
+    except APIError as error:
+        if error.status_code == 409:
+            raise LabError(
+                f"lab {name}: a container {container_name(name, spec.host)} exists that isn't the lab's (remove or rename it)"
+            ) from None
+        raise LabError(f"lab {name}: {spec.host} doesn't start: {error.explanation or error}") from error
+
+
+def _remove_all(containers: list[Container]) -> None:
+    for container in containers:
+        identity = container.id
+        remove(container)
+        _remove_cgroups(identity)
+
+
+def _remove_cgroups(identity: str) -> None:
+    """Take away the control groups that systemd made below a container's: with cgroup v1 the engine leaves them behind."""
+    for root in Path("/sys/fs/cgroup").glob(f"*/docker/{identity}"):
+        for folder in sorted((p for p in root.rglob("*") if p.is_dir()), key=lambda p: -len(p.parts)):
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+        with contextlib.suppress(OSError):
+            root.rmdir()
+
+
+def _topology(containers: dict[str, Container], name: str) -> Topology:
+    if SWITCH not in containers:
+        raise LabError(f"lab {name}: isn't up (run 'invoke lab.up')")
+    return load(containers[SWITCH].labels.get(TOPOLOGY, ""))
+
+
+def _await_ssh(containers: dict[str, Container], gateway: GatewayHost, name: str) -> list[str]:
+    """Wait until sshd greets on one of its ports; returns known_hosts lines with the keys as read inside the gateway."""
+    address, deadline = str(gateway.management), time.monotonic() + BOOT_SECONDS
+    while not any(_banner(address, port) for port in gateway.ssh_ports):
+        if time.monotonic() > deadline:
+            raise LabError(
+                f"lab {name}: {gateway.name}: no SSH on {address} after {BOOT_SECONDS} s "
+                f"(look at it with 'invoke lab.shell {gateway.name}': systemctl --failed; networkctl)"
+            )
+        time.sleep(0.2)
+    read = containers[gateway.name].exec_run(["sh", "-c", "cat /etc/ssh/ssh_host_*_key.pub"])
+    keys = [" ".join(line.split()[:2]) for line in read.output.decode().splitlines() if line.strip()]
+    names = [address if port == 22 else f"[{address}]:{port}" for port in gateway.ssh_ports]
+    return [f"{','.join(names)} {key}" for key in keys]
+
+
+def _banner(address: str, port: int) -> bool:
+    try:
+        with socket.create_connection((address, port), timeout=1) as connection:
+            return connection.recv(8).startswith(b"SSH-2.0")
+    except OSError:
+        return False

@@ -1,0 +1,151 @@
+"""The lab's cables: bridges in the switch's network namespace, and veth pairs from there into each host.
+
+Every call is repeatable: a cable that is whole is left alone, half of one is replaced. `docker restart` takes a host's
+network namespace away and its cables with it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from lab.errors import LabError
+from lab.topology import Address, Interface
+
+ALIAS = "gatehouse-lab"
+
+
+@dataclass(frozen=True)
+class Namespace:
+    """A network namespace by a process in it; `pid` None is the one that this process runs in."""
+
+    pid: int | None = None
+
+    def command(self, *argv: str) -> list[str]:
+        """The command line that runs `argv` in this namespace."""
+        return list(argv) if self.pid is None else ["nsenter", f"--net=/proc/{self.pid}/ns/net", "--", *argv]
+
+    def ip(self, *batch: str, force: bool = False) -> None:
+        """Run ip(8) commands in one go. Raises LabError at the first that fails, unless forced."""
+        if not batch:
+            return
+        options = ["-force"] if force else []
+        done = subprocess.run(
+            self.command("ip", *options, "-batch", "-"), input="\n".join(batch), capture_output=True, text=True
+        )
+        if done.returncode and not force:
+            lines = [line for line in done.stderr.splitlines() if not line.startswith("Command failed")]
+            raise LabError(f"lab: ip {' ; '.join(batch)}: {' '.join(lines) or 'failed'}")
+
+    def links(self) -> dict[str, dict[str, Any]]:
+        """The interfaces by name, as `ip -json -details link` tells them."""
+        return {link["ifname"]: link for link in self._json("-details", "link", "show")}
+
+    def addresses(self, device: str) -> list[dict[str, Any]]:
+        """The addresses of a device."""
+        return [a for link in self._json("address", "show", "dev", device) for a in link.get("addr_info", [])]
+
+    def routes_to(self, prefix: str) -> list[dict[str, Any]]:
+        """The routes of the main table to exactly this prefix."""
+        return list(self._json("route", "show", "exact", prefix))
+
+    def _json(self, *argv: str) -> Any:
+        done = subprocess.run(self.command("ip", "-json", *argv), capture_output=True, text=True)
+        if done.returncode:
+            raise LabError(f"lab: ip {' '.join(argv)}: {done.stderr.strip()}")
+        return [entry for entry in json.loads(done.stdout or "[]") if entry]
+
+
+def short(prefix: str, *parts: str) -> str:
+    """An interface name for something with a long one: at most 15 characters (IFNAMSIZ), the same each time."""
+    return f"{prefix}{hashlib.sha256('/'.join(parts).encode()).hexdigest()[: 15 - len(prefix)]}"
+
+
+def bridges(switch: Namespace, names: dict[str, str]) -> None:
+    """Make the bridges, name → what it carries, those that are missing, and take away those of segments no longer there."""
+    there = {n for n, link in switch.links().items() if link.get("linkinfo", {}).get("info_kind") == "bridge"}
+    batch = [f"link delete {name}" for name in sorted(there - set(names))]
+    for name, carries in names.items():
+        if name not in there:
+            # No spanning tree, no snooping: a plain cheap switch, that forwards at once.
+            batch.append(f"link add {name} type bridge stp_state 0 forward_delay 0 mcast_snooping 0")
+            batch.append(f"link set dev {name} alias {carries} up")
+    switch.ip(*batch)
+
+
+def cable(switch: Namespace, bridge: str, at_switch: str, host: Namespace, at_host: str, alias: str) -> bool:
+    """Plug `at_host` of a host into a bridge of the switch; False if that cable was there already."""
+    near, far = switch.links(), host.links()
+    here, there = near.get(at_switch), far.get(at_host)
+    if here and there and here.get("link_index") == there["ifindex"] and there.get("link_index") == here["ifindex"]:
+        if here.get("master") == bridge and "UP" in here["flags"]:
+            return False
+        switch.ip(f"link set dev {at_switch} master {bridge} up")
+        return True
+    if there and there.get("linkinfo", {}).get("info_kind") != "veth":
+        raise LabError(f"lab: {alias}: {at_host} exists there and is no cable of the lab (remove or rename it)")
+    if here:
+        switch.ip(f"link delete {at_switch}", force=True)
+    if there:
+        host.ip(f"link delete {at_host}", force=True)
+    add = f"link add {at_switch} type veth peer name {at_host} netns {host.pid}"
+    # The kernel takes a dead host's namespace down behind our back: its half may hold the name for a moment.
+    for attempt in range(20):
+        try:
+            switch.ip(add)
+            break
+        except LabError as error:
+            if "File exists" not in str(error) or attempt == 19:
+                raise
+            time.sleep(0.1)
+    switch.ip(f"link set dev {at_switch} alias {ALIAS}:{alias} master {bridge} up")
+    return True
+
+
+def configure(host: Namespace, device: str, addresses: tuple[Interface, ...], routers: tuple[Address, ...]) -> None:
+    """Give a field host's interface its addresses and default routes, and bring it up."""
+    batch = [f"link set dev {device} up"]
+    batch += [f"address replace {a} dev {device}{' nodad' if a.version == 6 else ''}" for a in addresses]
+    host.ip(*batch)
+    host.ip(*(f"route replace default via {r} dev {device}" for r in routers))
+
+
+def operator(
+    name: str, switch: Namespace, bridge: str, at_switch: str, addresses: tuple[Interface, ...], alias: str
+) -> None:
+    """Plug the operator's machine (the current namespace) into a bridge of the switch, as `name`.
+
+    Raises LabError if another interface has the same prefix: the lab would be reached through the wrong door.
+    """
+    here = Namespace()
+    existing = here.links().get(name)
+    if existing and not str(existing.get("ifalias", "")).startswith(f"{ALIAS}:"):
+        raise LabError(f"lab: interface {name} exists and is not the lab's (rename it, or set GATEHOUSE_LAB to another name)")
+    for address in addresses:
+        if address.version == 6:
+            continue
+        for route in here.routes_to(str(address.network)):
+            if route.get("dev") != name:
+                raise LabError(
+                    f"lab: {address.network} is already reached through {route.get('dev')} "
+                    "(take down the other lab, or give this one other prefixes)"
+                )
+    far = switch.links().get(at_switch)
+    if not (existing and far and existing.get("link_index") == far["ifindex"] and far.get("master") == bridge):
+        if existing:
+            here.ip(f"link delete {name}", force=True)
+        if far:
+            switch.ip(f"link delete {at_switch}", force=True)
+        here.ip(f"link add {name} type veth peer name {at_switch} netns {switch.pid}")
+        here.ip(f"link set dev {name} alias {ALIAS}:{alias}")
+        switch.ip(f"link set dev {at_switch} alias {ALIAS}:{alias} master {bridge} up")
+    configure(here, name, addresses, ())
+
+
+def left_over(lab: str) -> list[str]:
+    """The operator's interfaces of a lab, by their alias."""
+    return [n for n, link in Namespace().links().items() if str(link.get("ifalias", "")).startswith(f"{ALIAS}:{lab}:")]
