@@ -1,0 +1,66 @@
+"""Certificate requests (PKCS #10, RFC 2986) of devices whose key never leaves them. Only the key is taken from one."""
+
+from __future__ import annotations
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.x509.oid import NameOID
+
+from gatehouse.identity.authority import PkiError
+from gatehouse.identity.leaf import CLIENT, LeafKey, strong_enough
+
+_LONGEST = 16 * 1024
+_UNREADABLE = (
+    ValueError,
+    TypeError,
+    UnsupportedAlgorithm,
+    x509.DuplicateExtension,
+    x509.InvalidVersion,
+    x509.UnsupportedGeneralNameType,
+)
+
+
+def read_csr(data: bytes, name: str, dns_name: str) -> LeafKey:
+    """Return the public key of a request (PEM or DER, up to 16 KiB) that device `name` made for itself.
+
+    The request proves that its sender has the private key. It may ask for what the certificate will say anyway: the
+    common name, the device's DNS name, the client use. Raises `PkiError` for anything else, saying what.
+    """
+    if len(data) > _LONGEST:
+        raise PkiError(f"{name}: a certificate request of {len(data)} bytes; a real one is below {_LONGEST}")
+    try:
+        load = x509.load_pem_x509_csr if b"-----BEGIN" in data else x509.load_der_x509_csr
+        request = load(data)
+        genuine = request.is_signature_valid
+        subject = [(attribute.oid, str(attribute.value)) for attribute in request.subject]
+        extensions = [extension.value for extension in request.extensions]
+        public_key = request.public_key()
+    except _UNREADABLE:
+        raise PkiError(f"{name}: no certificate request that can be read; make it anew, with a key on P-256") from None
+    if not genuine:
+        raise PkiError(f"{name}: the request's signature does not fit its key; make it anew on the device")
+    if subject != [(NameOID.COMMON_NAME, name)]:
+        raise PkiError(f"{name}: the request is for {_shown(request.subject)}; make it for CN={name} and nothing else")
+    for value in extensions:
+        if not _harmless(value, dns_name):
+            what = value.oid._name
+            raise PkiError(f"{name}: the request asks for {what} that it can't have; leave it out, the CA sets it")
+    return strong_enough(name, public_key)
+
+
+def _harmless(value: x509.ExtensionType, dns_name: str) -> bool:
+    match value:
+        case x509.SubjectAlternativeName():
+            return list(value) == [x509.DNSName(dns_name)]
+        case x509.BasicConstraints():
+            return not value.ca
+        case x509.KeyUsage():
+            return not (value.key_cert_sign or value.crl_sign)
+        case x509.ExtendedKeyUsage():
+            return list(value) == [CLIENT]
+        case _:
+            return isinstance(value, x509.SubjectKeyIdentifier)
+
+
+def _shown(subject: x509.Name) -> str:
+    return ascii(subject.rfc4514_string()[:100]) if list(subject) else "nobody"

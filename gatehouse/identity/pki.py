@@ -1,0 +1,316 @@
+"""The site's PKI: a root and two issuing authorities in the vault, and the certificates of services and devices.
+
+    vault                                   never in the vault
+    pki/root/{key,certificate}              the devices' keys, unless kept as a device's bundle
+    pki/services/{key,certificate}          ephemeral clients of proofs
+    pki/devices/{key,certificate,revoked,crl}
+    server/NAME/{key,certificate}
+
+The authorities' keys sign here, on the operator's side. What this module returns, and what `SecretStore.get` gives to a
+deploy, is a leaf's key or public: neither has an accessor for an authority's.
+"""
+
+from __future__ import annotations
+
+import datetime
+import ipaddress
+import re
+from collections.abc import Callable, Iterable
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import serialization
+
+from gatehouse.identity import revocation
+from gatehouse.identity.authorities import ROLES, Authorities
+from gatehouse.identity.authority import (
+    BACKDATE,
+    Authority,
+    Network,
+    PkiError,
+    key_to_pem,
+    new_key,
+    read_certificate,
+    read_key,
+)
+from gatehouse.identity.csr import read_csr
+from gatehouse.identity.leaf import (
+    CLIENT,
+    LONGEST_LIFE,
+    SERVER,
+    Address,
+    Credential,
+    LeafKey,
+    credential,
+    issue,
+    strong_enough,
+)
+from gatehouse.identity.names import check_device_name, check_label
+from gatehouse.identity.store import SecretStore
+
+__all__ = ["Credential", "Pki", "PkiError"]
+
+_DOMAIN = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*")
+_LONGEST_DOMAIN = 253 - len("devices.") - 64  # so that the longest device name fits before it (RFC 1035 §2.3.4)
+
+_CRL = "pki/devices/crl"
+_REVOKED = "pki/devices/revoked"
+
+
+def _utc_now() -> datetime.datetime:
+    return datetime.datetime.now(datetime.UTC)
+
+
+class Pki:
+    """The PKI of one site, over its vault.
+
+    `domain` is the site's (`home.example`): services are named below it, devices below `devices.DOMAIN`. `prefixes` are
+    the addresses that services may have. `reserved` are names that no device may have, such as the services' own.
+    `clock` tells the time, UTC. Raises `PkiError`.
+    """
+
+    def __init__(
+        self,
+        vault: SecretStore,
+        site_name: str,
+        domain: str,
+        prefixes: Iterable[str | Network] = (),
+        reserved: Iterable[str] = (),
+        clock: Callable[[], datetime.datetime] = _utc_now,
+    ) -> None:
+        if not 0 < len(site_name) <= 40 or not site_name.isprintable():
+            raise PkiError(f"site {site_name[:40]!r}: no name for a PKI; use 1 to 40 printable characters")
+        if not _DOMAIN.fullmatch(domain) or len(domain) > _LONGEST_DOMAIN:
+            raise PkiError(
+                f"site {site_name}: {domain[:80]!r} is no domain; give one in lower case, such as 'home.arpa'"
+            )
+        self._vault = vault
+        self._site_name = site_name
+        self._domain = domain
+        try:
+            self._prefixes = tuple(ipaddress.ip_network(prefix) for prefix in prefixes)
+        except ValueError as error:
+            raise PkiError(f"site {site_name}: {error}; correct the prefix") from None
+        self._reserved = frozenset(reserved)
+        self._clock = clock
+        self._authorities = Authorities(vault, site_name, domain, self._prefixes)
+
+    def __repr__(self) -> str:
+        return f"<Pki of {self._site_name} ({self._domain})>"
+
+    # authorities
+
+    def ensure(self) -> Pki:
+        """Make what the vault lacks of the three authorities, once; a later call changes nothing. Returns itself.
+
+        When the site's prefixes have changed, the services authority gets a new certificate for its old key: devices
+        trust the root and don't notice. Raises `PkiError` when the vault's PKI is of another domain.
+        """
+        self._authorities.ensure(self._clock())
+        return self
+
+    @property
+    def trust_anchor(self) -> bytes:
+        """What a device trusts: the root certificate, PEM."""
+        return self._authorities["root"].certificate_pem
+
+    def trust_chain_for_devices(self) -> bytes:
+        """Return what a broker trusts to recognise devices (its `cafile`): the devices authority and the root, PEM."""
+        return self._authorities["devices"].certificate_pem + self.trust_anchor
+
+    def authority_certificates(self) -> dict[str, bytes]:
+        """Return the certificates of the authorities, PEM, by role: root, services, devices."""
+        return {role: self._authorities[role].certificate_pem for role in ROLES}
+
+    # leaves
+
+    def device_dns_name(self, name: str) -> str:
+        """Return the DNS name in a device's certificate."""
+        return f"{name}.devices.{self._domain}"
+
+    def server(
+        self, name: str, dns_names: Iterable[str] = (), addresses: Iterable[str | Address] = (), days: int = 365
+    ) -> Credential:
+        """Return the certificate of a service, `NAME.DOMAIN` when no DNS name is given.
+
+        It is kept in the vault and returned again until two thirds of its life are over or its names change. The new
+        one has the same key: devices that pinned it stay connected.
+        """
+        dns = sorted(set(dns_names)) or [f"{name}.{self._domain}"]
+        wanted = self._check_service_names(name, dns, addresses)
+        stored = self._stored_server(name, dns, wanted)
+        if stored is not None:
+            return stored
+        with self._vault.transaction():
+            stored = self._stored_server(name, dns, wanted)  # another writer may have been first
+            if stored is not None:
+                return stored
+            issuer = self._authorities["services"]
+            key_pem = self._vault.obtain(f"server/{name}/key", lambda: key_to_pem(new_key()), "private-key")
+            public_key = read_key(f"server/{name}/key", key_pem).public_key()
+            certificate = issue(issuer, SERVER, name, public_key, dns, wanted, *self._life(issuer, days))
+            made = credential(name, certificate, key_pem, issuer.certificate_pem)
+            self._vault.set(f"server/{name}/certificate", made.certificate_pem, "certificate")
+            return made
+
+    def device(
+        self, name: str, days: int = 365, public_key: LeafKey | None = None, csr: bytes | None = None
+    ) -> Credential:
+        """Issue a certificate to a device: for its public key, for the key of its request, or else for a new key.
+
+        A new one each time, kept nowhere: whoever asks keeps the credential, and its serial number for `revoke`.
+        Raises `NameRefused` and `PkiError`.
+        """
+        check_device_name(name, self._reserved)
+        key_pem = None
+        if csr is not None:
+            public_key = read_csr(csr, name, self.device_dns_name(name))
+        elif public_key is not None:
+            strong_enough(name, public_key)
+        else:
+            key = new_key()
+            public_key, key_pem = key.public_key(), key_to_pem(key)
+        return self._client(name, public_key, key_pem, *self._life(self._authorities["devices"], days))
+
+    def ephemeral_client(
+        self,
+        name: str,
+        lifetime: datetime.timedelta = datetime.timedelta(minutes=10),
+        not_before: datetime.datetime | None = None,
+        not_after: datetime.datetime | None = None,
+    ) -> Credential:
+        """Issue a short-lived client certificate for a proof, kept nowhere.
+
+        Any name of the right form will do, reserved or not: that `admin` gets nothing by its name is one of the proofs.
+        With `not_before` and `not_after` (UTC) in the past it is a certificate that has expired. One of a foreign CA
+        comes from another Pki over a `SecretStore` in memory.
+        """
+        check_label(name)
+        begin = not_before or self._clock() - BACKDATE
+        end = not_after or (not_before or self._clock()) + lifetime
+        key = new_key()
+        return self._client(name, key.public_key(), key_to_pem(key), begin, end)
+
+    # revocation
+
+    def revoke(self, serial: int, reason: str = "unspecified", when: datetime.datetime | None = None) -> None:
+        """Revoke a device's certificate by serial number; the next `crl` names it. First date and reason stay."""
+        moment = (when or self._clock()).astimezone(datetime.UTC).replace(microsecond=0)
+        entry = revocation.Revocation(serial, moment, reason)
+        with self._vault.transaction():
+            revoked = self.revoked()
+            if serial not in revoked:
+                self._vault.set(_REVOKED, revocation.to_json({**revoked, serial: entry}), "record")
+
+    def revoked(self) -> dict[int, revocation.Revocation]:
+        """Return every revocation ever made, by serial number."""
+        if _REVOKED not in self._vault:
+            return {}
+        return revocation.from_json(self._vault.get(_REVOKED))
+
+    def crl(self, now: datetime.datetime | None = None) -> bytes:
+        """Return the devices authority's revocation list, PEM.
+
+        The same one as before until what it must say has changed or a third of its 180 days are over; the next one has
+        the next number.
+        """
+        now = now or self._clock()
+        issuer = self._authorities["devices"]
+        pem = self._current_crl(issuer, now)
+        if pem is not None:
+            return pem
+        with self._vault.transaction():
+            pem = self._current_crl(issuer, now)
+            if pem is None:
+                last = self._stored_crl()
+                number = 1 if last is None else revocation.crl_number(last) + 1
+                listed = revocation.listed(self.revoked(), now)
+                crl = revocation.sign_crl(issuer, listed.values(), number, now)
+                pem = crl.public_bytes(serialization.Encoding.PEM)
+                self._vault.set(_CRL, pem, "crl")
+            return pem
+
+    def _current_crl(self, issuer: Authority, now: datetime.datetime) -> bytes | None:
+        crl = self._stored_crl()
+        if crl is not None and revocation.still_current(crl, issuer, revocation.listed(self.revoked(), now), now):
+            return self._vault.get(_CRL)
+        return None
+
+    def _stored_crl(self) -> x509.CertificateRevocationList | None:
+        if _CRL not in self._vault:
+            return None
+        try:
+            return x509.load_pem_x509_crl(self._vault.get(_CRL))
+        except ValueError:
+            raise PkiError(f"{_CRL}: no revocation list in PEM; restore the vault from its backup") from None
+
+    def _stored_server(self, name: str, dns: list[str], addresses: list[Address]) -> Credential | None:
+        where, issuer = f"server/{name}", self._authorities["services"]
+        if f"{where}/certificate" not in self._vault or f"{where}/key" not in self._vault:
+            return None
+        certificate = read_certificate(f"{where}/certificate", self._vault.get(f"{where}/certificate"))
+        key_pem = self._vault.get(f"{where}/key")
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        stored = credential(name, certificate, key_pem, issuer.certificate_pem)
+        fits = (
+            names.get_values_for_type(x509.DNSName) == dns
+            and names.get_values_for_type(x509.IPAddress) == addresses
+            and certificate.public_key() == read_key(f"{where}/key", key_pem).public_key()
+            and _was_issued_by(certificate, issuer)
+            and not stored.due(self._clock())
+        )
+        return stored if fits else None
+
+    def _check_service_names(self, name: str, dns: list[str], addresses: Iterable[str | Address]) -> list[Address]:
+        # the authority's name constraints would have every client refuse them; say so here instead
+        if not 0 < len(name) <= 64:
+            raise PkiError(f"server {name[:64]!r}: a certificate's name has 1 to 64 characters; choose a shorter one")
+        shut = f"devices.{self._domain}"
+        for dns_name in dns:
+            below = dns_name == self._domain or dns_name.endswith(f".{self._domain}")
+            if not _DOMAIN.fullmatch(dns_name) or not below or dns_name == shut or dns_name.endswith(f".{shut}"):
+                raise PkiError(
+                    f"server {name}: {dns_name!r} is no service's name; use one below {self._domain!r}, no device's"
+                )
+        try:
+            parsed = {ipaddress.ip_address(address) for address in addresses}
+        except ValueError as error:
+            raise PkiError(f"server {name}: {error}; correct the address") from None
+        for address in parsed:
+            if not any(address in prefix for prefix in self._prefixes):
+                raise PkiError(
+                    f"server {name}: {address} is in none of the site's prefixes; add its segment to the site"
+                )
+        return sorted(parsed, key=lambda address: (address.version, address))
+
+    def _life(self, issuer: Authority, days: int) -> tuple[datetime.datetime, datetime.datetime]:
+        if not 1 <= days <= LONGEST_LIFE.days:
+            raise PkiError(f"a certificate for {days} days; ask for 1 to {LONGEST_LIFE.days}")
+        now = self._clock()
+        if not issuer.not_before <= now < issuer.not_after:
+            raise PkiError(
+                f"site {self._site_name}: its CA is good from {issuer.not_before:%Y-%m-%d} to"
+                f" {issuer.not_after:%Y-%m-%d} and here it is {now:%Y-%m-%d}; check the clock, or roll the CA over"
+            )
+        begin = now - BACKDATE
+        return begin, min(begin + datetime.timedelta(days=days), issuer.not_after)  # none outlives who vouches for it
+
+    def _client(
+        self,
+        name: str,
+        public_key: LeafKey,
+        key_pem: bytes | None,
+        begin: datetime.datetime,
+        end: datetime.datetime,
+    ) -> Credential:
+        dns = [self.device_dns_name(name)]
+        certificate = issue(self._authorities["devices"], CLIENT, name, public_key, dns, [], begin, end)
+        return credential(name, certificate, key_pem)
+
+
+def _was_issued_by(certificate: x509.Certificate, issuer: Authority) -> bool:
+    try:
+        certificate.verify_directly_issued_by(issuer.certificate)
+    except (ValueError, TypeError, InvalidSignature):
+        return False
+    return True
