@@ -195,12 +195,16 @@ class Pki:
 
     def revoke(self, serial: int, reason: str = "unspecified", when: datetime.datetime | None = None) -> None:
         """Revoke a device's certificate by serial number; the next `crl` names it. First date and reason stay."""
+        self.revoke_all([serial], reason, when)
+
+    def revoke_all(
+        self, serials: Iterable[int], reason: str = "unspecified", when: datetime.datetime | None = None
+    ) -> None:
+        """Revoke many at once, for one reason (`revocation.REASONS`). Raises `PkiError`, and revokes none then."""
         moment = (when or self._clock()).astimezone(datetime.UTC).replace(microsecond=0)
-        entry = revocation.Revocation(serial, moment, reason)
+        entries = {serial: revocation.Revocation(serial, moment, reason) for serial in serials}
         with self._vault.transaction():
-            revoked = self.revoked()
-            if serial not in revoked:
-                self._vault.set(_REVOKED, revocation.to_json({**revoked, serial: entry}), "record")
+            self._vault.set(_REVOKED, revocation.to_json({**entries, **self.revoked()}), "record")
 
     def revoked(self) -> dict[int, revocation.Revocation]:
         """Return every revocation ever made, by serial number."""

@@ -562,6 +562,14 @@ def test_a_serial_number_that_can_be_none_is_refused(pki, serial, reason):
     assert pki.revoked() == {}
 
 
+def test_many_are_revoked_at_once_or_none(pki):
+    with pytest.raises(PkiError, match="no serial number"):
+        pki.revoke_all([5, 6, -7])
+    assert pki.revoked() == {}
+    pki.revoke_all([5, 6, 7], "superseded")
+    assert listed(pki.crl()) == {5, 6, 7}
+
+
 def test_an_unknown_reason_is_refused_with_those_there_are(pki):
     for reason in ("lost", "removeFromCRL"):
         with pytest.raises(PkiError, match="use one of unspecified, keyCompromise"):
