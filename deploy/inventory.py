@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from paramiko import RejectPolicy, SSHClient, SSHException
+
 from gatehouse.errors import GatehouseError
 from gatehouse.site import Gateway, Site, load
 
@@ -35,19 +37,19 @@ def connection(site: Site, gateway: str) -> dict[str, Any]:
     to the gateway's `contact`. What was seen to work last is remembered, so that a deploy needs no trial connections.
     """
     here = site.gateways[gateway]
-    hardened = _marker(site, gateway).exists()
-    port = _answering(here, [site.ssh.port, *site.ssh.former_ports, here.contact.port])
-    user = site.ssh.user if hardened else here.contact.user
     data: dict[str, Any] = {
         "ssh_hostname": here.address,
-        "ssh_port": port,
-        "ssh_user": user,
+        "ssh_port": _answering(here, [site.ssh.port, *site.ssh.former_ports, here.contact.port]),
         "ssh_known_hosts_file": str(known_hosts(site)),
         "ssh_strict_host_key_checking": "yes",
-        "_sudo": user != "root",
     }
     if here.contact.key:
         data |= {"ssh_key": here.contact.key, "ssh_look_for_keys": False, "ssh_allow_agent": False}
+    # Also hardened from elsewhere, or by a deploy that was killed before it could note it: one login tells.
+    if not _marker(site, gateway).exists() and _logs_in(site.ssh.user, data):
+        remember_hardened(site, gateway)
+    data["ssh_user"] = site.ssh.user if _marker(site, gateway).exists() else here.contact.user
+    data["_sudo"] = data["ssh_user"] != "root"
     return data
 
 
@@ -60,6 +62,28 @@ def remember_hardened(site: Site, gateway: str) -> None:
 
 def _marker(site: Site, gateway: str) -> Path:
     return (site.state or STATE / site.name) / f"{gateway}.hardened"
+
+
+def _logs_in(user: str, data: dict[str, Any]) -> bool:
+    """Whether the user gets in with these connection data."""
+    with SSHClient() as client:
+        client.set_missing_host_key_policy(RejectPolicy())
+        try:
+            client.load_host_keys(data["ssh_known_hosts_file"])
+            client.connect(
+                data["ssh_hostname"],
+                data["ssh_port"],
+                user,
+                key_filename=data.get("ssh_key"),
+                look_for_keys=data.get("ssh_look_for_keys", True),
+                allow_agent=data.get("ssh_allow_agent", True),
+                timeout=5,
+                banner_timeout=10,
+                auth_timeout=10,
+            )
+        except (OSError, SSHException):
+            return False
+    return True
 
 
 def _answering(gateway: Gateway, ports: list[int]) -> int:

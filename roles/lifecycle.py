@@ -70,17 +70,20 @@ def template(
 def stamped(unit: str, loads: Iterable[str], *, reloads: bool = True) -> File:
     """A drop-in that makes a unit note at each start and reload which content of `loads` it has read.
 
-    The note is taken before the service reads the files, so that a change in between leads to one reload too many,
-    never to one too few. `reloads=False` is for units that `systemctl reload` doesn't know.
+    At a start the note is taken before the service reads the files, at a reload after the unit's own commands for it
+    succeeded; without a note the next deploy loads once more, so that a failure here stops no service.
+    `reloads=False` is for units that `systemctl reload` doesn't know.
     """
     arguments = " ".join([unit, *loads])
-    lines = [f"# {HEADER}", "[Service]", f"ExecStartPre=+{STAMP} {arguments}"]
-    lines += [f"ExecReload=+{STAMP} {arguments}"] * reloads + [""]
+    lines = [f"# {HEADER}", "[Service]", f"ExecStartPre=-+{STAMP} {arguments}"]
+    lines += [f"ExecReload=-+{STAMP} {arguments}"] * reloads + [""]
     return File(f"/etc/systemd/system/{unit}.d/90-gatehouse-stamp.conf", "\n".join(lines).encode())
 
 
 class Packages(FactBase[set[str]]):
     """Which of the named Debian packages are installed."""
+
+    default = set
 
     def command(self, names: list[str]) -> str:
         """One dpkg-query."""
@@ -93,6 +96,8 @@ class Packages(FactBase[set[str]]):
 
 class FileStates(FactBase[dict[str, tuple[str, str, str, str]]]):
     """`{path: (owner, group, octal mode, SHA-256)}` of the files, `"directory"` for a digest of the directories."""
+
+    default = dict
 
     def command(self, paths: list[str]) -> str:
         """One stat and one sha256sum for all."""
@@ -115,26 +120,52 @@ class FileStates(FactBase[dict[str, tuple[str, str, str, str]]]):
         return states
 
 
+class UnitStates(FactBase[dict[str, dict[str, str]]]):
+    """`{unit: {"ActiveState": …, "UnitFileState": …}}` of several units."""
+
+    def command(self, units: list[str]) -> str:
+        """One systemctl."""
+        return f"systemctl show -p Id -p ActiveState -p UnitFileState -- {shlex.join(units)}"
+
+    def process(self, output: list[str]) -> dict[str, dict[str, str]]:
+        """A blank line stands between units."""
+        blocks = "\n".join(output).strip().split("\n\n")
+        states = [dict(line.split("=", 1) for line in block.splitlines() if "=" in line) for block in blocks]
+        return {state.pop("Id"): state for state in states if "Id" in state}
+
+
 class UnitState(FactBase[dict[str, str]]):
     """A unit's `ActiveState`, `UnitFileState`, `NeedDaemonReload` and whether it has `Loaded` what is on disk."""
+
+    default = dict
 
     def command(self, unit: str, loads: list[str]) -> str:
         """One systemctl and one comparison with the stamp."""
         compare = f"sha256sum -- {shlex.join(loads)} 2>&1 | cmp -s - {LOADED}/{shlex.quote(unit)}" if loads else "true"
         return (
-            f"systemctl show -p ActiveState -p UnitFileState -p NeedDaemonReload -- {shlex.quote(unit)};"
+            f"systemctl show -p ActiveState -p UnitFileState -p NeedDaemonReload -p DropInPaths -- {shlex.quote(unit)};"
+            f" ls -d /etc/systemd/system/{shlex.quote(unit)}.d/*.conf 2>/dev/null | sed 's/^/OnDisk=/';"
             f" if {compare}; then echo Loaded=yes; else echo Loaded=no; fi"
         )
 
     def process(self, output: list[str]) -> dict[str, str]:
-        """`{"ActiveState": "active", …}`."""
-        return dict(line.split("=", 1) for line in output if "=" in line)
+        """`{"ActiveState": "active", …}`; systemd overlooks a drop-in whose directory is newer than its last reload."""
+        state = dict(line.split("=", 1) for line in output if "=" in line and not line.startswith("OnDisk="))
+        on_disk = {line.removeprefix("OnDisk=") for line in output if line.startswith("OnDisk=")}
+        if not on_disk.issubset(state.get("DropInPaths", "").split()):
+            state["NeedDaemonReload"] = "yes"
+        return state
 
 
 @operation()
 def packages(*names: str) -> Generator[StringCommand, None, None]:
     """Installs Debian packages, in one transaction and without starting their services: a default is never live."""
-    missing = sorted(set(names) - host.get_fact(Packages, names=sorted(set(names))))
+    # What an operation of this run has seen installed needs no second look.
+    seen: set[str] = host.connector_data.setdefault("gatehouse_packages", set())
+    if seen.issuperset(names):
+        return
+    seen |= host.get_fact(Packages, names=sorted(set(names)))
+    missing = sorted(set(names) - seen)
     if not missing:
         return
     apt = "DEBIAN_FRONTEND=noninteractive apt-get -q -y --no-install-recommends -o DPkg::Lock::Timeout=120"
@@ -149,6 +180,7 @@ def packages(*names: str) -> Generator[StringCommand, None, None]:
         f" {apt} {options} install {shlex.join(missing)} ||"
         f" {{ apt-get -q update; {apt} {options} install {shlex.join(missing)}; }}"
     )
+    seen.update(missing)
 
 
 @operation()
@@ -179,7 +211,7 @@ def files(*entries: File | Directory, check: str | None = None) -> Generator[Str
         )
         swaps.append(
             f"mkdir -p -m 0755 {shlex.quote(str(path.parent))}; rm -f {beside_};"
-            f" cp -p -- {source} {beside_} && sync -- {beside_} && mv -fT -- {beside_} {target}"
+            f" cp --preserve=mode,ownership -- {source} {beside_} && sync -- {beside_} && mv -fT -- {beside_} {target}"
             f" || {{ rm -f {beside_}; echo 'gatehouse: {entry.path} not written' >&2; exit 1; }}"
         )
     yield StringCommand(
@@ -187,7 +219,7 @@ def files(*entries: File | Directory, check: str | None = None) -> Generator[Str
         " trap 'rm -rf \"$STAGED\"' EXIT; base64 -d | tar -x -p -C \"$STAGED\" --no-overwrite-dir;"
         + (f" {{ {check}; }} || {{ echo 'gatehouse: the new files were not accepted, nothing is replaced' >&2; exit 1; }};"
            if check else "")
-        + " ".join(swaps),
+        + "; ".join(swaps),
         _stdin=_archive(staged),
     )  # fmt: skip
 
@@ -228,12 +260,13 @@ def running(
     loads: Iterable[str] = (),
     reload: str | None = None,
     prove: str | None = None,
+    undo: str | None = None,
 ) -> Generator[StringCommand, None, None]:
     """Makes a unit enabled and active with what is on disk loaded; compares with what it has loaded, not with this run.
 
     `loads` are the files that the unit notes with `stamped`. `reload` is the command that makes it read them again
     (restart by default). `prove` is shell that must succeed afterwards; if it does not, the note is withdrawn, so that
-    the next run acts again.
+    the next run acts again, and `undo` is run: shell that brings back what worked.
     """
     wanted = list(loads)
     state = host.get_fact(UnitState, unit=unit, loads=wanted)
@@ -250,16 +283,28 @@ def running(
     if act is None:
         return
     proof = f" && {{ {prove}; }}" if prove else ""
+    way_back = f" {undo};" if undo else ""
     yield StringCommand(
         f"{{ {act}; }}{proof} || {{ rm -f {LOADED}/{shlex.quote(unit)};"
-        f" journalctl -u {shlex.quote(unit)} -n 15 --no-pager -o cat >&2; exit 1; }}"
+        f" journalctl -u {shlex.quote(unit)} -n 15 --no-pager -o cat >&2;{way_back} exit 1; }}"
     )
+
+
+@operation()
+def enabled(*units: str, start: bool = False) -> Generator[StringCommand, None, None]:
+    """Makes units part of the gateway's start, and with `start` (timers) active now."""
+    states = host.get_fact(UnitStates, units=list(units))
+    if off := [unit for unit in units if states[unit]["UnitFileState"] != "enabled"]:
+        yield StringCommand(f"systemctl unmask -- {shlex.join(off)} 2>/dev/null; systemctl enable -- {shlex.join(off)}")
+    if start and (idle := [unit for unit in units if states[unit]["ActiveState"] != "active"]):
+        yield StringCommand(f"systemctl start -- {shlex.join(idle)}")
 
 
 @operation()
 def stopped(*units: str) -> Generator[StringCommand, None, None]:
     """Stops, disables and masks units that this gateway has no use for."""
+    states = host.get_fact(UnitStates, units=list(units))
     for unit in units:
-        state = host.get_fact(UnitState, unit=unit, loads=[])
+        state = states[unit]
         if state.get("UnitFileState") not in ("masked", "") or state.get("ActiveState") == "active":
             yield StringCommand(f"systemctl disable --now -- {unit} >/dev/null 2>&1; systemctl mask --now -- {unit}")

@@ -13,7 +13,7 @@ from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pyinfra import host, logger
+from pyinfra import logger
 from pyinfra.api import StringCommand, operation
 from pyinfra.api.command import PyinfraCommand
 from pyinfra.connectors.sshuserclient import SSHClient
@@ -45,7 +45,7 @@ def guarded(
 ) -> Generator[PyinfraCommand, None, None]:
     """Runs `steps` (generators of commands, such as `lifecycle.files._inner`) under an undo timer.
 
-    `change` is a short name, `saves` the files that the undo puts back (or removes, if they are not there now),
+    `change` is a short name, `saves` the files and folders that the undo puts back (or removes, if they are not there),
     `restore` the shell that then makes the old state live. Nothing happens where no step yields a command.
     """
     armed = False
@@ -60,7 +60,7 @@ def guarded(
 
 
 def _arm(change: str, saves: list[str], restore: str, seconds: int) -> str:
-    """Shell that saves the present state and starts the timer. An undo that is still pending is kept: it is the older."""
+    """Shell that saves the present state and starts the timer. A pending undo is kept: it is the older."""
     script, archive = f"{PENDING}/{change}.sh", f"{PENDING}/{change}.tar"
     present = 'for f in "$@"; do [ ! -e "$f" ] || printf "%s\\n" "$f"; done'
     undo = "\n".join(
@@ -68,7 +68,7 @@ def _arm(change: str, saves: list[str], restore: str, seconds: int) -> str:
             "#!/bin/sh",
             f"# Undoes the change '{change}' that nobody confirmed.",
             f"logger -t gatehouse -p auth.warning 'change {change} was not confirmed: undoing it'",
-            *(f"rm -f -- {shlex.quote(path)}" for path in saves),
+            *(f"rm -rf -- {shlex.quote(path)}" for path in saves),
             f"tar -xpf {archive} -C / || exit 1",
             "# At start the services have not read anything yet, and none of them may be waited for.",
             f'[ "${{1:-}}" = at-start ] || {{ {restore}; }}',
@@ -99,19 +99,22 @@ class Confirm(PyinfraCommand):
 
     def execute(self, state: State, host: Host, connector_arguments: Any) -> bool:
         """True once the gateway has been told over a new connection that it may keep the change."""
+        first = Login(host.data.get("ssh_user"), host.data.get("ssh_port"))
+        before: Login = host.connector_data.get("gatehouse_login", first)
+        login = Login(self.login.user or before.user, self.login.port or before.port)
         reason = "no time"
         # Leaves the gateway time to answer before its timer fires.
         until = time.monotonic() + self.seconds - 15
         while time.monotonic() < until:
             try:
-                client = self._connect(host)
+                client = self._connect(host, login)
             except Exception as error:  # noqa: BLE001  whatever keeps a new connection from working is the verdict
                 reason = f"{type(error).__name__}: {error}"
                 time.sleep(1)
                 continue
-            status, answer = self._confirm(client)
+            status, answer = self._confirm(client, login)
             if status == 0:
-                # What follows logs in as was just seen to work, and runs over that connection where its user is the same.
+                # What follows logs in as was just seen to work, and runs over that connection if its user is the same.
                 host.connector_data["gatehouse_login"] = login
                 if login.user == host.data.get("ssh_user"):
                     host.connector_data["gatehouse_former_client"] = host.connector.client
@@ -125,23 +128,23 @@ class Confirm(PyinfraCommand):
         )
         return False
 
-    def _connect(self, host: Host) -> SSHClient:
+    def _connect(self, host: Host, login: Login) -> SSHClient:
         arguments = host.connector.make_paramiko_kwargs()
-        arguments["username"] = self.login.user or arguments.get("username")
-        arguments["port"] = self.login.port or arguments.get("port")
+        address = arguments.pop("hostname")
+        arguments |= {key: value for key, value in (("username", login.user), ("port", login.port)) if value}
         arguments["timeout"] = arguments["banner_timeout"] = arguments["auth_timeout"] = 10
         client = SSHClient()
-        client.connect(host.data.get("ssh_hostname", host.name), **arguments)
+        client.connect(address, **arguments)
         client.get_transport().sock.setsockopt(6, 1, 1)  # IPPROTO_TCP, TCP_NODELAY: see deploy/session.py
         return client
 
-    def _confirm(self, client: SSHClient) -> tuple[int, str]:
+    def _confirm(self, client: SSHClient, login: Login) -> tuple[int, str]:
         unit = f"gatehouse-undo-{self.change}"
         script = (
             f"set -eu; [ -e {PENDING}/{self.change}.sh ] || {{ echo 'it has been undone already'; exit 1; }};"
             f" systemctl stop {unit}.timer; rm -f {PENDING}/{self.change}.sh {PENDING}/{self.change}.tar"
         )
-        sudo = "" if (self.login.user or host.data.get("ssh_user")) == "root" else "sudo -n "
+        sudo = "" if login.user == "root" else "sudo -n "
         channel = client.get_transport().open_session(timeout=10)
         channel.exec_command(f"{sudo}sh -c {shlex.quote(script)}")
         answer = (channel.makefile("r").read() + channel.makefile_stderr("r").read()).strip()

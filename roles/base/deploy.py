@@ -4,29 +4,40 @@ from __future__ import annotations
 
 from pyinfra.api import deploy
 
-from roles import lifecycle
-from roles.base import service
+from roles import lifecycle, undo
+from roles.base import service, version
 from roles.target import Target
+
+UNDO = "gatehouse-undo.service"
 
 
 @deploy("Base")
 def apply(target: Target) -> None:
-    """Install, configure; there is nothing to activate."""
+    """Install, configure, activate."""
     install(target)
     configure()
+    activate()
 
 
 def install(target: Target) -> None:
     """The packages of every role in one transaction: one run of apt instead of one a role."""
-    wanted = sorted({package for role in target.site.services_of(target.name) for package in role.packages})
-    lifecycle.packages(name="Install Debian packages", *{*service.packages, *wanted})  # noqa: B026
+    wanted = {package for role in target.site.services_of(target.name) for package in role.packages}
+    lifecycle.packages(*sorted({*service.packages, *wanted}), name="Install Debian packages")
 
 
 def configure() -> None:
-    """The kit's tools, and where it keeps what it must remember."""
+    """The kit's tools, where it keeps what it must remember, and which state of the kit this gateway has."""
     lifecycle.files(
         lifecycle.Directory("/usr/lib/gatehouse"),
         lifecycle.Directory("/var/lib/gatehouse", mode=0o700),
+        lifecycle.Directory(undo.PENDING, mode=0o700),
         lifecycle.template("base", lifecycle.STAMP, mode=0o755, loaded=lifecycle.LOADED),
+        lifecycle.template("base", f"/etc/systemd/system/{UNDO}", pending=undo.PENDING),
+        lifecycle.File(version.FILE, version.of_checkout().encode()),
         name="Install the kit's tools",
     )
+
+
+def activate() -> None:
+    """Only enabled: it acts at the next start, if a change was left unconfirmed."""
+    lifecycle.enabled(UNDO, name="Undo unconfirmed changes at start")

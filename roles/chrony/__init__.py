@@ -1,4 +1,4 @@
-"""Time: the gateway keeps its own clock right and serves the segments, since without time no device can check a certificate."""
+"""Time: the gateway keeps its clock right and serves the segments; without time no device can check a certificate."""
 
 from gatehouse.site import Flow, Listener, Service
 

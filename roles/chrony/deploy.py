@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pyinfra import host
 from pyinfra.api import deploy
 
 from gatehouse.site import INTERNET
 from roles import lifecycle
 from roles.chrony import service
+from roles.chrony.facts import Contained
 from roles.target import Target
 
 UNIT = service.units[0]
@@ -39,10 +41,10 @@ def configure(target: Target) -> None:
             time=target.site.time,
             served=[p for s, n in networks.items() if s in reach and s != INTERNET for p in n.prefixes],
         ),
-        lifecycle.template("chrony", SANDBOX),
-        lifecycle.stamped(UNIT, LOADS),
+        lifecycle.template("chrony", SANDBOX, contained=host.get_fact(Contained)),
+        lifecycle.stamped(UNIT, LOADS, reloads=False),
         name="Configure chrony",
-        check='chronyd -p -f "$STAGED"/etc/chrony/chrony.conf >/dev/null',
+        check=f'/usr/sbin/chronyd -p -f "$STAGED"{CONFIGURATION} >/dev/null',
     )
 
 
