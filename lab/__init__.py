@@ -1,8 +1,8 @@
 """The lab: a site to try things on, built of containers on this machine.
 
-    state = lab.up(lab.from_site(site, lab.default_name()))
-    lab.run("lab", "device", ["ping", "-c1", "10.10.10.1"])
-    lab.down("lab")
+state = lab.up(lab.from_site(site, lab.default_name()))
+lab.run("lab", "device", ["ping", "-c1", "10.10.10.1"])
+lab.down("lab")
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the operator's machine knows about reaching Debian's packages, found at run time so that the lab's hosts can too."""
+"""What this machine knows about reaching Debian's packages, found at run time so that the lab's hosts can too."""
 
 from __future__ import annotations
 

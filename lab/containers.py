@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from dataclasses import dataclass, field
@@ -25,8 +26,8 @@ TOPOLOGY = "org.gatehouse.topology"
 
 SWITCH = "switch"
 
-# A host's kernel settings at power-on. Docker turns IPv6 off without a network, and a new namespace inherits IPv4 forwarding
-# from a machine that runs Docker: a fresh gateway must not route before it is told to.
+# A host's kernel settings at power-on. Docker turns IPv6 off without a network, and a new namespace inherits IPv4
+# forwarding from a machine that runs Docker: a fresh gateway must not route before it is told to.
 HOST_SYSCTLS = {"net.ipv6.conf.all.disable_ipv6": "0", "net.ipv6.conf.default.disable_ipv6": "0"}
 GATEWAY_SYSCTLS = {**HOST_SYSCTLS, "net.ipv4.ip_forward": "0", "net.ipv6.conf.all.forwarding": "0"}
 FIELD_SYSCTLS = {**HOST_SYSCTLS, "net.ipv4.ip_forward": "0", "net.ipv6.conf.default.accept_ra": "0"}
@@ -34,8 +35,8 @@ INTERNET_SYSCTLS = {**HOST_SYSCTLS, "net.ipv4.ip_forward": "1", "net.ipv6.conf.a
 # Loaded on a machine that runs Docker, never on a gateway: it would send bridged frames through the IP firewall.
 BRIDGE_SYSCTLS = {f"net.bridge.bridge-nf-call-{table}": "0" for table in ("iptables", "ip6tables", "arptables")}
 
-# systemd as first process, network namespaces for probes, and hardened units, without --privileged. CAP_SYS_TIME is not among
-# them: the clock is the operator's.
+# systemd as first process, network namespaces for probes, and hardened units, without --privileged. CAP_SYS_TIME is not
+# among them: the clock is the operator's.
 GATEWAY_CAPABILITIES = ["SYS_ADMIN", "NET_ADMIN", "NET_RAW", "SYS_PTRACE"]
 
 
@@ -68,7 +69,7 @@ def _bridged(sysctls: dict[str, str]) -> dict[str, str]:
 
 
 def switch_spec(topology: Topology, image: str) -> Spec:
-    """The switch: a network namespace that holds the bridges. Its label holds the topology, so a new one makes it anew."""
+    """The switch: a network namespace for the bridges. Its label holds the topology: another one makes it anew."""
     options = {
         "network_mode": "none",
         "sysctls": _bridged({"net.ipv6.conf.all.disable_ipv6": "1", "net.ipv6.conf.default.disable_ipv6": "1"}),
@@ -162,9 +163,14 @@ def create(client: docker.DockerClient, lab: str, spec: Spec, state: str) -> Con
     return container
 
 
+def execute(container: Container, argv: list[str]) -> tuple[int, str]:
+    """Run a short program in a container; returns its exit status and what it said on both streams."""
+    done = container.exec_run(argv)
+    said = done.output if isinstance(done.output, bytes) else b"".join(done.output)
+    return done.exit_code or 0, said.decode(errors="replace")
+
+
 def remove(container: Container) -> None:
     """End and remove a container, whatever state it is in."""
-    try:
+    with contextlib.suppress(NotFound):
         container.remove(force=True, v=True)
-    except NotFound:
-        pass

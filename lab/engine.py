@@ -47,7 +47,9 @@ def install(*packages: str) -> None:
         try:
             done = subprocess.run(command, env=environment, capture_output=True, text=True)
         except FileNotFoundError:
-            raise LabError(f"lab: {' '.join(packages)} is missing and there is no apt-get (install it by hand)") from None
+            raise LabError(
+                f"lab: {' '.join(packages)} is missing and there is no apt-get (install it by hand)"
+            ) from None
         if done.returncode == 0 and command is install_command:
             return
         output = done.stderr or done.stdout
@@ -85,7 +87,7 @@ def _start(log: Log) -> docker.DockerClient:
         process = None
     else:
         log(f"lab: starting dockerd (its log: {LOG_FILE})")
-        # dockerd refuses to start while the file names a living process, and after a kill that may be any process by now.
+        # dockerd refuses to start while the file names a living process, and after a kill that may be any process.
         PID_FILE.unlink(missing_ok=True)
         with LOG_FILE.open("ab") as output:
             process = subprocess.Popen(

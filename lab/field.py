@@ -1,6 +1,6 @@
 """First process of a field host: answers on port 7, TCP and UDP, with its name and the address asked; ends on SIGTERM.
 
-A field host that answers is what makes a refused connection mean something: the same port is reachable for those allowed.
+A field host that answers is what makes a refused connection mean something: those allowed do reach the same port.
 `internet` redirects every port of its service addresses here.
 """
 
@@ -27,14 +27,16 @@ async def answer(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
 class Echo(asyncio.DatagramProtocol):
     """Sends back each datagram behind the host's name."""
 
-    def connection_made(self, transport):
-        self.transport = transport
+    transport: asyncio.DatagramTransport
 
-    def datagram_received(self, data, sender):
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport  # type: ignore[assignment]
+
+    def datagram_received(self, data: bytes, sender: tuple[str, int]) -> None:
         self.transport.sendto(NAME.encode() + b" " + data[:512], sender)
 
 
-def reap(*_):
+def reap() -> None:
     """Children of killed `docker exec`s come here."""
     with contextlib.suppress(ChildProcessError):
         while os.waitpid(-1, os.WNOHANG)[0]:

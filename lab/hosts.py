@@ -51,8 +51,8 @@ def run(
 ) -> Completed:
     """Run a program as root on a host of the lab and wait for it.
 
-    Raises LabError if there is no such host or running program file, TimeoutError after `timeout` seconds (the program is
-    killed then). A program that fails is no error: look at `returncode`.
+    Raises LabError if there is no such host, TimeoutError after `timeout` seconds (the program is killed then).
+    A program that fails is no error: look at `returncode` (126 or 127: there is no such program).
     """
     client = engine.connect(start=False)
     container = find(client, name, host)
@@ -62,7 +62,7 @@ def run(
         stream = api.exec_start(execution, socket=True)
     except APIError as error:
         raise LabError(f"lab {name}: {host}: {argv[0]}: {error.explanation or error}") from None
-    raw: sockets.socket = getattr(stream, "_sock", stream)
+    raw: sockets.socket = stream._sock  # type: ignore[union-attr]  # an engine on a Unix socket gives a SocketIO
     if stdin is not None:
         raw.sendall(stdin.encode() if isinstance(stdin, str) else stdin)
         raw.shutdown(sockets.SHUT_WR)
@@ -70,7 +70,7 @@ def run(
     deadline = None if timeout is None else time.monotonic() + timeout
     try:
         raw.settimeout(timeout)
-        for channel, data in frames_iter(stream, tty=False):
+        for channel, data in frames_iter(stream, tty=False):  # type: ignore[no-untyped-call]
             said[channel].append(data)
             if deadline is not None:
                 raw.settimeout(max(0.01, deadline - time.monotonic()))
@@ -90,7 +90,11 @@ def shell(name: str, host: str) -> int:
     """A login shell on a host, on this terminal; returns its exit status."""
     container = find(engine.connect(start=False), name, host)
     pid = container.attrs["State"]["Pid"]
-    inside = [f"HOME=/root", f"TERM={os.environ.get('TERM', 'dumb')}", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin"]
+    inside = [
+        "HOME=/root",
+        f"TERM={os.environ.get('TERM', 'dumb')}",
+        "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin",
+    ]
     sys.stdout.flush()
     command = ["nsenter", "--target", str(pid), "--mount", "--uts", "--ipc", "--net", "--pid", "--root", "--wd=/root"]
     return subprocess.call([*command, "--", "env", "-i", *inside, "bash", "--login"])

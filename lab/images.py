@@ -29,11 +29,11 @@ REGISTRY_SECONDS = 5
 SERVER = (
     "systemd systemd-sysv systemd-timesyncd dbus udev libpam-systemd openssh-server iproute2 iputils-ping netbase "
     "procps kmod python3 ca-certificates sudo less tzdata"
-).split()
+)
 TOOLS = (
     "nmap mosquitto-clients python3-paho-mqtt openssl curl bind9-dnsutils tcpdump iputils-ping python3 nftables "
     "dnsmasq-base chrony netcat-openbsd openssh-client"
-).split()
+)
 
 _HERE = Path(__file__).resolve().parent
 _SERVER_STEPS = _HERE / "server-image.sh"
@@ -64,16 +64,16 @@ def server_image(client: docker.DockerClient, debian: str, log: Log) -> str:
         "certificates/README": b"What the machine that runs the lab trusts beyond Debian's own set.\n",
         **{f"certificates/lab-host-{n}.crt": c.encode() for n, c in enumerate(conditions.certificates)},
     }
-    tag = _tag(f"server-{debian}", files, SERVER)
+    recipe = (
+        "COPY . /lab-build/\n"
+        f"RUN sh /lab-build/server-image.sh {SERVER}\n"
+        'ENV container=docker\nSTOPSIGNAL SIGRTMIN+3\nCMD ["/usr/local/sbin/lab-init"]\n'
+    )
+    tag = _tag(f"server-{debian}", recipe, files)
     if not _exists(client, tag):
         with step(log, f"image of a fresh Debian {debian} server"):
             source = _from_registry(client, debian) or _bootstrap(client, debian, conditions, log)
-            recipe = (
-                f"FROM {source}\nCOPY . /lab-build/\n"
-                f"RUN sh /lab-build/server-image.sh {' '.join(SERVER)}\n"
-                "ENV container=docker\nSTOPSIGNAL SIGRTMIN+3\nCMD [\"/usr/local/sbin/lab-init\"]\n"
-            )
-            _build(client, tag, recipe, files)
+            _build(client, tag, f"FROM {source}\n{recipe}", files)
     return tag
 
 
@@ -81,26 +81,26 @@ def field_image(client: docker.DockerClient, log: Log) -> str:
     """The tag of the field hosts' image, built if it isn't there. Raises LabError."""
     server = server_image(client, FIELD_DEBIAN, log)
     files = {"lab-field": _FIELD_INIT.read_bytes()}
-    tag = _tag("field", {**files, "FROM": server.encode()}, TOOLS)
+    recipe = (
+        f"FROM {server}\n"
+        "RUN apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install --yes "
+        f"--no-install-recommends {TOOLS} && apt-get clean && rm -rf /var/lib/apt/lists/*\n"
+        "COPY lab-field /usr/local/sbin/lab-field\n"
+        'STOPSIGNAL SIGTERM\nCMD ["/usr/bin/python3", "/usr/local/sbin/lab-field"]\n'
+    )
+    tag = _tag("field", recipe, files)
     if not _exists(client, tag):
         with step(log, "image of the field hosts"):
-            recipe = (
-                f"FROM {server}\n"
-                "RUN apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install --yes "
-                f"--no-install-recommends {' '.join(TOOLS)} && apt-get clean && rm -rf /var/lib/apt/lists/*\n"
-                "COPY lab-field /usr/local/sbin/lab-field\n"
-                "STOPSIGNAL SIGTERM\nCMD [\"/usr/bin/python3\", \"/usr/local/sbin/lab-field\"]\n"
-            )
             _build(client, tag, recipe, files)
     return tag
 
 
-def _tag(name: str, files: dict[str, bytes], packages: list[str]) -> str:
-    recipe = hashlib.sha256(Path(__file__).read_bytes())
+def _tag(name: str, recipe: str, files: dict[str, bytes]) -> str:
+    """A tag that a changed recipe, or anything that goes into the image, changes too."""
+    digest = hashlib.sha256(recipe.encode())
     for path, content in sorted(files.items()):
-        recipe.update(f"{path} {len(content)}\n".encode() + content)
-    recipe.update(" ".join(packages).encode())
-    return f"{REPOSITORY}:{name}-{recipe.hexdigest()[:12]}"
+        digest.update(f"\n{path} {len(content)}\n".encode() + content)
+    return f"{REPOSITORY}:{name}-{digest.hexdigest()[:12]}"
 
 
 def _exists(client: docker.DockerClient, tag: str) -> bool:
@@ -119,7 +119,7 @@ def _from_registry(client: docker.DockerClient, debian: str) -> str | None:
     name = f"debian:{debian}-slim"
     try:
         asked = docker.APIClient(base_url=f"unix://{engine.SOCKET}", timeout=REGISTRY_SECONDS)
-        asked.inspect_distribution(name)
+        asked.inspect_distribution(name)  # type: ignore[no-untyped-call]
         client.images.pull("debian", f"{debian}-slim")
         return name
     except (DockerException, OSError):
@@ -136,7 +136,7 @@ def _bootstrap(client: docker.DockerClient, debian: str, conditions: Conditions,
         log("lab: installing debian-archive-keyring")
         engine.install("debian-archive-keyring")
     command = [
-        "mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(SERVER)}", f"--keyring={KEYRING}",
+        "mmdebstrap", "--quiet", "--variant=minbase", f"--include={SERVER.replace(' ', ',')}", f"--keyring={KEYRING}",
         *(f"--aptopt={line}" for line in conditions.apt_lines()), CODENAMES[debian], "-", *conditions.sources(debian),
     ]  # fmt: skip
     tag = f"{REPOSITORY}:bootstrap-{debian}"
@@ -157,9 +157,9 @@ def _build(client: docker.DockerClient, tag: str, recipe: str, files: dict[str, 
     try:
         client.images.build(fileobj=io.BytesIO(context), custom_context=True, tag=tag, rm=True, forcerm=True)
     except (BuildError, APIError) as error:
-        lines = [entry.get("stream", "") for entry in getattr(error, "build_log", [])]
-        said = "".join(lines)
-        raise LabError(f"lab: image {tag} failed: {engine.last_line(said) if said else error} (see the package mirror)")
+        said = "".join(entry.get("stream", "") for entry in getattr(error, "build_log", []))
+        what = engine.last_line(said) if said else error
+        raise LabError(f"lab: image {tag}: {what} (does the package mirror answer?)") from error
 
 
 def archive(files: dict[str, tuple[bytes, int]]) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import socket
 import time
 from collections.abc import Iterator
@@ -14,7 +15,20 @@ from docker.errors import APIError, DockerException
 from docker.models.containers import Container
 
 from lab import engine, images
-from lab.containers import RECIPE, STATE, SWITCH, TOPOLOGY, Spec, container_name, create, of_lab, remove, specs
+from lab.containers import (
+    KIND,
+    RECIPE,
+    STATE,
+    SWITCH,
+    TOPOLOGY,
+    Spec,
+    container_name,
+    create,
+    execute,
+    of_lab,
+    remove,
+    specs,
+)
 from lab.errors import LabError
 from lab.plumbing import plumb as plumb_hosts
 from lab.state import Log, State, locked
@@ -64,12 +78,10 @@ def up(topology: Topology, debian: str = "12", log: Log = print, home: Path | No
 def down(name: str, log: Log = print, home: Path | None = None) -> None:
     """Remove the lab: containers, interfaces, keys. The images stay. Nothing to remove is no error."""
     with locked(name, log), _engine_errors(name):
-        try:
-            client = engine.connect(log, start=False)
-        except LabError:
-            client = engine.connect(log) if engine.LOG_FILE.exists() else None
         state = State(name, home)
-        if client is not None:
+        if shutil.which("dockerd"):
+            # A dead engine still has the lab's containers on its disk: it is started to remove them.
+            client = engine.connect(log)
             _refuse_another_checkouts(client, state)
             _remove_all(list(of_lab(client, name).values()))
         Namespace().ip(*(f"link delete {link}" for link in left_over(name)), force=True)
@@ -82,14 +94,14 @@ def status(name: str) -> list[Row]:
     topology = _topology(containers, name) if SWITCH in containers else None
     places: dict[str, tuple[str, tuple[str, ...]]] = {}
     if topology:
-        for host in (*topology.hosts, topology.internet):
-            places[host.name] = (host.segment, tuple(str(a) for a in host.addresses))
+        for member in (*topology.hosts, topology.internet):
+            places[member.name] = (member.segment, tuple(str(a) for a in member.addresses))
         for gateway in topology.gateways:
             places[gateway.name] = ("", tuple(str(a) for port in gateway.ports for a in port.addresses))
     rows = []
     for host, container in sorted(containers.items()):
         segment, addresses = places.get(host, ("", ()))
-        rows.append(Row(host, container.labels["org.gatehouse.kind"], container.status, segment, addresses))
+        rows.append(Row(host, container.labels[KIND], container.status, segment, addresses))
     return rows
 
 
@@ -132,7 +144,8 @@ def _refuse_another_checkouts(client: docker.DockerClient, state: State) -> None
         other = Path(container.labels.get(STATE, ""))
         if other != state.directory.resolve() and (other / "id_ed25519").exists():
             raise LabError(
-                f"lab {state.directory.name}: belongs to {other} (take it down there, or set GATEHOUSE_LAB to another name)"
+                f"lab {state.directory.name}: belongs to {other} "
+                "(take it down there, or set GATEHOUSE_LAB to another name)"
             )
 
 
@@ -163,20 +176,20 @@ def _make(client: docker.DockerClient, name: str, spec: Spec, state: State) -> N
     except APIError as error:
         if error.status_code == 409:
             raise LabError(
-                f"lab {name}: a container {container_name(name, spec.host)} exists that isn't the lab's (remove or rename it)"
+                f"lab {name}: a container {container_name(name, spec.host)} exists and is not the lab's "
+                "(remove or rename it)"
             ) from None
         raise LabError(f"lab {name}: {spec.host} doesn't start: {error.explanation or error}") from error
 
 
 def _remove_all(containers: list[Container]) -> None:
     for container in containers:
-        identity = container.id
         remove(container)
-        _remove_cgroups(identity)
+        _remove_cgroups(str(container.id))
 
 
 def _remove_cgroups(identity: str) -> None:
-    """Take away the control groups that systemd made below a container's: with cgroup v1 the engine leaves them behind."""
+    """Take away the control groups that systemd made below a container's: on cgroup v1 the engine leaves them."""
     for root in Path("/sys/fs/cgroup").glob(f"*/docker/{identity}"):
         for folder in sorted((p for p in root.rglob("*") if p.is_dir()), key=lambda p: -len(p.parts)):
             with contextlib.suppress(OSError):
@@ -192,7 +205,7 @@ def _topology(containers: dict[str, Container], name: str) -> Topology:
 
 
 def _await_ssh(containers: dict[str, Container], gateway: GatewayHost, name: str) -> list[str]:
-    """Wait until sshd greets on one of its ports; returns known_hosts lines with the keys as read inside the gateway."""
+    """Wait until sshd greets on one of its ports; returns known_hosts lines, the keys as read inside the gateway."""
     address, deadline = str(gateway.management), time.monotonic() + BOOT_SECONDS
     while not any(_banner(address, port) for port in gateway.ssh_ports):
         if time.monotonic() > deadline:
@@ -201,8 +214,8 @@ def _await_ssh(containers: dict[str, Container], gateway: GatewayHost, name: str
                 f"(look at it with 'invoke lab.shell {gateway.name}': systemctl --failed; networkctl)"
             )
         time.sleep(0.2)
-    read = containers[gateway.name].exec_run(["sh", "-c", "cat /etc/ssh/ssh_host_*_key.pub"])
-    keys = [" ".join(line.split()[:2]) for line in read.output.decode().splitlines() if line.strip()]
+    _, read = execute(containers[gateway.name], ["sh", "-c", "cat /etc/ssh/ssh_host_*_key.pub"])
+    keys = [" ".join(line.split()[:2]) for line in read.splitlines() if line.strip()]
     names = [address if port == 22 else f"[{address}]:{port}" for port in gateway.ssh_ports]
     return [f"{','.join(names)} {key}" for key in keys]
 

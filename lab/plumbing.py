@@ -5,7 +5,7 @@ from __future__ import annotations
 from docker.models.containers import Container
 
 from lab import provider
-from lab.containers import SWITCH
+from lab.containers import SWITCH, execute
 from lab.errors import LabError
 from lab.topology import INTERNET, MANAGEMENT, OPERATOR, FieldHost, GatewayHost, Topology, neighbour
 from lab.wires import Namespace, bridges, cable, configure, operator, short
@@ -38,9 +38,9 @@ def plumb(topology: Topology, containers: dict[str, Container]) -> int:
     configure(names[internet.name], provider.INTERFACE, (*internet.addresses, *topology.services), internet.routers)
     for gateway in topology.gateways:
         plug_in_the_operator(topology, gateway, switch)
-    done = containers[internet.name].exec_run(["sh", "-c", provider.START])
-    if done.exit_code:
-        raise LabError(f"lab {topology.name}: internet: {done.output.decode(errors='replace').strip()}")
+    status, said = execute(containers[internet.name], ["sh", "-c", provider.START])
+    if status:
+        raise LabError(f"lab {topology.name}: internet: {said.strip()}")
     return made
 
 
@@ -66,9 +66,7 @@ def _bridge(gateway: str | None, segment: str) -> str:
     return short("br-", gateway or "", segment)
 
 
-def _plug(
-    switch: Namespace, bridge: str, names: dict[str, Namespace], host: str, interface: str, lab: str
-) -> bool:
+def _plug(switch: Namespace, bridge: str, names: dict[str, Namespace], host: str, interface: str, lab: str) -> bool:
     return cable(switch, bridge, short("sw-", host, interface), names[host], interface, f"{lab}:{host}/{interface}")
 
 

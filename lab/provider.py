@@ -1,4 +1,4 @@
-"""The internet host's configuration: it routes and masquerades for the lab, answers DNS and NTP, and plays its services."""
+"""The internet host: it routes and masquerades for the lab, answers DNS and NTP, and plays the services out there."""
 
 from __future__ import annotations
 
@@ -39,7 +39,8 @@ def _firewall(topology: Topology) -> str:
         for service in topology.services:
             if service.version == version:
                 to = f"{service.ip}:7" if version == 4 else f"[{service.ip}]:7"
-                answer.append(f'iifname "{INTERFACE}" {family} daddr {service.ip} meta l4proto {{ tcp, udp }} dnat {family} to {to}')
+                match = f'iifname "{INTERFACE}" {family} daddr {service.ip} meta l4proto {{ tcp, udp }}'
+                answer.append(f"{match} dnat {family} to {to}")
         uplinks = _list({a.network for a in topology.internet.addresses if a.version == version})
         if uplinks:
             leave.append(f'{family} saddr {uplinks} oifname != "{INTERFACE}" masquerade')

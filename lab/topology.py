@@ -21,7 +21,7 @@ Network = IPv4Network | IPv6Network
 INTERNET = "internet"
 MANAGEMENT = "management"
 
-# Host parts of the addresses that the lab takes in each prefix. Read as hexadecimal in IPv6, so that .50 goes with ::50.
+# Host parts of the addresses that the lab takes in each prefix; hexadecimal in IPv6, so that .50 goes with ::50.
 OPERATOR = "9"
 FIELD = "50"
 NAMED_SERVICE = "80"
@@ -88,8 +88,8 @@ class FieldHost:
 class Topology:
     """A lab: its name, the gateways, the field hosts, and the internet that the gateways share.
 
-    `internet` is the provider: its addresses are the gateways' default routers, `services` are further addresses on it that
-    play one named internet service (the first of each family) and some other internet host (the second).
+    `internet` is the provider: its addresses are the gateways' default routers, `services` are further addresses on it
+    that play one named internet service (the first of each family) and some other internet host (the second).
     """
 
     name: str
@@ -179,7 +179,7 @@ def standard(name: str = "lab", gateways: int = 1, debian: str | None = None, fi
 
 
 def from_site(site: Site, name: str, debian: str | None = None) -> Topology:
-    """The lab for a site: its gateways as fresh machines at their addresses, with untagged ports named as the site does.
+    """The lab for a site: its gateways as fresh machines, with untagged ports and addresses as the site names them.
 
     Raises LabError for what containers can't play: a trunk (no 8021q in a container host's kernel, as a rule) and an
     uplink whose address comes from the provider.
@@ -190,7 +190,7 @@ def from_site(site: Site, name: str, debian: str | None = None) -> Topology:
         for segment, network in gateway.networks.items():
             place = f"lab {name}: gateway {label!r}: segment {segment!r}"
             if network.interface is None:
-                raise LabError(f"{place}: is tagged on {network.trunk} (give it an untagged interface in the lab's site)")
+                raise LabError(f"{place}: is tagged on {network.trunk} (give it an untagged port in the lab's site)")
             addresses = tuple(a for a in (network.ipv4, network.ipv6) if isinstance(a, IPv4Interface | IPv6Interface))
             if not addresses:
                 raise LabError(f"{place}: has no fixed address (give ipv4 with a prefix length in the lab's site)")
@@ -217,4 +217,4 @@ def load(text: str) -> Topology:
     try:
         return TypeAdapter(Topology).validate_json(text)
     except ValidationError:
-        raise LabError("lab: was built by another version of the kit (run 'invoke lab.down', then 'invoke lab.up')") from None
+        raise LabError("lab: was built by another version of the kit (run 'invoke lab.down', then 'lab.up')") from None

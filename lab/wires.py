@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lab.errors import LabError
-from lab.topology import Address, Interface
+from lab.topology import Address, Interface, Network
 
 ALIAS = "gatehouse-lab"
 
@@ -45,13 +45,9 @@ class Namespace:
         """The interfaces by name, as `ip -json -details link` tells them."""
         return {link["ifname"]: link for link in self._json("-details", "link", "show")}
 
-    def addresses(self, device: str) -> list[dict[str, Any]]:
-        """The addresses of a device."""
-        return [a for link in self._json("address", "show", "dev", device) for a in link.get("addr_info", [])]
-
-    def routes_to(self, prefix: str) -> list[dict[str, Any]]:
+    def routes_to(self, prefix: Network) -> list[dict[str, Any]]:
         """The routes of the main table to exactly this prefix."""
-        return list(self._json("route", "show", "exact", prefix))
+        return list(self._json(f"-{prefix.version}", "route", "show", "exact", str(prefix)))
 
     def _json(self, *argv: str) -> Any:
         done = subprocess.run(self.command("ip", "-json", *argv), capture_output=True, text=True)
@@ -66,7 +62,7 @@ def short(prefix: str, *parts: str) -> str:
 
 
 def bridges(switch: Namespace, names: dict[str, str]) -> None:
-    """Make the bridges, name → what it carries, those that are missing, and take away those of segments no longer there."""
+    """Make the bridges that are missing (name → what it carries), and take away those that carry nothing any more."""
     there = {n for n, link in switch.links().items() if link.get("linkinfo", {}).get("info_kind") == "bridge"}
     batch = [f"link delete {name}" for name in sorted(there - set(names))]
     for name, carries in names.items():
@@ -124,11 +120,11 @@ def operator(
     here = Namespace()
     existing = here.links().get(name)
     if existing and not str(existing.get("ifalias", "")).startswith(f"{ALIAS}:"):
-        raise LabError(f"lab: interface {name} exists and is not the lab's (rename it, or set GATEHOUSE_LAB to another name)")
+        raise LabError(
+            f"lab: interface {name} exists and is not the lab's (rename it, or set GATEHOUSE_LAB to another name)"
+        )
     for address in addresses:
-        if address.version == 6:
-            continue
-        for route in here.routes_to(str(address.network)):
+        for route in here.routes_to(address.network):
             if route.get("dev") != name:
                 raise LabError(
                     f"lab: {address.network} is already reached through {route.get('dev')} "
