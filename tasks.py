@@ -161,6 +161,34 @@ def build_lab(site: Site) -> None:
     vaults.prepare_lab(site)
 
 
+TIERS = ("unit", "roles", "lab")
+
+
+@task(help={"tier": "only this tier: style, unit, roles or lab", "k": "only tests whose names match (pytest -k)"})
+@told
+def test(_: Context, tier: str = "", k: str = "") -> None:
+    """Run every test: style and types, units, rendered files judged by the real programs, the lab."""
+    from deploy import tools
+
+    if tier and tier not in ("style", *TIERS):
+        sys.exit(f"test: no tier '{tier}' (use style, {', '.join(TIERS)})")
+    tools.ensure(lambda line: print(line, flush=True))
+    failed = []
+    if tier in ("", "style"):
+        checks = {"ruff check": ["ruff", "check", "."], "ruff format": ["ruff", "format", "--check", "."], "mypy": ["mypy"]}
+        for name, command in checks.items():
+            print(f"test: {name}", flush=True)
+            if subprocess.run([sys.executable, "-m", *command], cwd=ROOT, check=False).returncode:
+                failed.append(name)
+    for each in TIERS:
+        if tier in ("", each):
+            print(f"test: {each}", flush=True)
+            if _pytest(f"tests/{each}", "-q", *(["-k", k] if k else [])):
+                failed.append(each)
+    if failed:
+        sys.exit(f"test: failed: {', '.join(failed)}")
+
+
 @task(name="up")
 @told
 def lab_up(_: Context) -> None:
@@ -199,4 +227,4 @@ def lab_shell(_: Context, host: str) -> None:
     sys.exit(lab.shell(lab.default_name(), host))
 
 
-namespace = Collection(harden, init, plan, trust, verify, Collection("lab", lab_up, lab_down, lab_status, lab_shell))
+namespace = Collection(harden, init, plan, test, trust, verify, Collection("lab", lab_up, lab_down, lab_status, lab_shell))

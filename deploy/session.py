@@ -10,10 +10,12 @@ from datetime import UTC, datetime
 from pyinfra import host
 from pyinfra.api.exceptions import PyinfraError
 
-from deploy import vaults
+
 from deploy.inventory import remember_hardened
 from gatehouse.errors import GatehouseError
-from gatehouse.identity import Pki
+from typing import TYPE_CHECKING
+if TYPE_CHECKING:
+    from gatehouse.identity import Pki
 from gatehouse.site import Site
 from roles.target import Target
 
@@ -37,6 +39,8 @@ def begin() -> Target:
 
 
 def _open_pki(site: Site) -> Pki:
+    from deploy import vaults
+
     try:
         return vaults.open_pki(site)
     except GatehouseError as error:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from deploy.inventory import ROOT
 from gatehouse.identity import Pki, Vault, new_identity
-from gatehouse.site import Site
+from gatehouse.site import INTERNET, Site
 
 
 def vault_path(site: Site) -> Path:
@@ -31,7 +31,10 @@ def open_vault(site: Site) -> Vault:
 
 def open_pki(site: Site) -> Pki:
     """The site's PKI, its authorities made if they are not there yet."""
-    pki = Pki(open_vault(site), site.name, site.domain)
+    inside = (net for g in site.gateways.values() for name, net in g.networks.items() if name != INTERNET)
+    prefixes = {prefix for network in inside for prefix in network.prefixes}
+    services = {service.name for service in site.services}
+    pki = Pki(open_vault(site), site.name, site.domain, prefixes=prefixes, reserved=services)
     pki.ensure()
     return pki
 

@@ -24,6 +24,7 @@ _TABLES: dict[str, type[model.Model]] = {
 _MENDS = {
     "extra_forbidden": ("unknown key", "remove it, or look for a slip of the pen"),
     "missing": ("missing", "add it"),
+    "too_short": ("is empty", "add at least one"),
     "string_pattern_mismatch": ("has characters or a length that a name here can't have", "use {pattern}"),
 }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 
 from pyinfra.api import deploy
@@ -15,7 +15,6 @@ from roles.undo import guarded
 
 UNIT = service.units[0]
 FOLDER = "/etc/systemd/network"
-RESTORE = "systemctl restart systemd-networkd.service || true"
 
 
 @deploy("Segments")
@@ -48,9 +47,18 @@ def configure_and_activate(target: Target) -> None:
         partial(lifecycle.files._inner, *files, stamp),
         partial(taken_over, [n.interface or n.trunk or "" for n in networks.values()]),
         partial(configured, UNIT, loads, addresses, ports),
-        saves=[*loads, stamp.path, "/etc/network/interfaces"],
-        restore=RESTORE,
+        saves=[FOLDER, "/etc/network", stamp.path],
+        restore=_restore(addresses),
         name="Configure segments, confirmed over a new connection",
+    )
+
+
+def _restore(bridges: Iterable[str]) -> str:
+    """Shell that gives the ports back: bridges that the former configuration doesn't know go, networkd starts anew."""
+    return (
+        f"for b in {' '.join(bridges)}; do [ -e {FOLDER}/20-gatehouse-$b.netdev ] || ip link delete $b || true; done;"
+        f" systemctl daemon-reload; systemctl restart {UNIT} || true;"
+        " ! systemctl is-enabled -q networking.service || systemctl restart networking.service"
     )
 
 

@@ -23,7 +23,7 @@ def taken_over(interfaces: list[str]) -> Generator[StringCommand, None, None]:
         if path == "/etc/network/interfaces":
             yield StringCommand(
                 "printf 'auto lo\\niface lo inet loopback\\n' > /etc/network/interfaces;"
-                " systemctl disable --now networking.service 2>/dev/null || true"
+                " systemctl stop networking.service 2>/dev/null || true"
             )
 
 

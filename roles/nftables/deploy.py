@@ -47,7 +47,10 @@ def configure_and_activate(target: Target) -> None:
         partial(lifecycle.files._inner, *files, check=f'nft -c -f "$STAGED"{RULESET}'),
         partial(loaded, UNIT, RULESET),
         saves=[RULESET, LOADER, UNIT_FILE],
-        restore=f"if [ -e {RULESET} ]; then {LOADER}; else nft delete table inet gatehouse 2>/dev/null || true; fi",
+        restore=(
+            f"systemctl daemon-reload; if [ -e {RULESET} ]; then {LOADER};"
+            f" else systemctl stop {UNIT}; nft delete table inet gatehouse 2>/dev/null || true; fi"
+        ),
         name="Load the firewall, confirmed over a new connection",
     )
 
