@@ -1,0 +1,125 @@
+"""Installs, configures and activates dnsmasq."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Interface
+from pathlib import Path
+
+from pyinfra.api import deploy
+
+from gatehouse.site import INTERNET
+from roles import lifecycle, nftables
+from roles.dnsmasq import service
+from roles.target import Target
+
+UNIT = service.units[0]
+CONFIGURATION = "/etc/gatehouse/dnsmasq.conf"
+UNIT_FILE = f"/etc/systemd/system/{UNIT}"
+LOADS = (CONFIGURATION, UNIT_FILE)
+LEASES_AT_MOST = 65_536
+
+
+@deploy("Addresses and names")
+def apply(target: Target) -> None:
+    """Install, configure, activate."""
+    install()
+    configure(target)
+    activate(target)
+
+
+def install() -> None:
+    """The program alone: the unit is the kit's."""
+    lifecycle.packages(*service.packages, name="Install dnsmasq")
+
+
+def configure(target: Target) -> None:
+    """The segments that the declaration names, and never the uplink."""
+    lifecycle.files(
+        lifecycle.Directory("/etc/gatehouse"),
+        configuration(target),
+        lifecycle.template(
+            "dnsmasq", UNIT_FILE, configuration=CONFIGURATION, user=service.user, firewall=nftables.service.units[0]
+        ),
+        lifecycle.stamped(UNIT, LOADS, reloads=False),
+        name="Configure dnsmasq",
+        check=f'dnsmasq --test --conf-file="$STAGED"{CONFIGURATION} 2>&1',
+    )
+
+
+def activate(target: Target) -> None:
+    """A restart: leases are on disk, and names are asked again. Then it must know the gateway's own name."""
+    servers = [str(s.ipv4.ip) for s in segments(target) if s.dns and s.ipv4]
+    probe = Path(__file__).with_name("probe.py").read_text()
+    prove = f"python3 -c {shlex.quote(probe)} {shlex.join([f'gateway.{target.site.domain}', *servers])}"
+    lifecycle.running(UNIT, loads=LOADS, prove=prove, name="Run dnsmasq")
+
+
+@dataclass(frozen=True)
+class Served:
+    """A segment, what it gets (names, addresses from `pool`, time), and the gateway's addresses there."""
+
+    name: str
+    bridge: str
+    dns: bool
+    ntp: bool
+    pool: tuple[IPv4Address, IPv4Address] | None
+    ipv4: IPv4Interface | None
+    addresses: tuple[str, ...]
+
+
+def dynamic(gateway: IPv4Interface) -> tuple[IPv4Address, IPv4Address]:
+    """First and last address for whoever comes: the half of the prefix in which the gateway is not."""
+    lower, upper = gateway.network.subnets()
+    return (lower[1], lower[-1]) if gateway.ip in upper else (upper[0], upper[-2])
+
+
+def segments(target: Target) -> list[Served]:
+    """The segments that may reach the resolver or the address server, in the site's order."""
+    reach = {(r.segment, r.service, r.listener.name) for r in target.policy.input}
+    served = []
+    for name in target.policy.segments:
+        network = target.gateway.networks[name]
+        ipv4 = network.ipv4 if isinstance(network.ipv4, IPv4Interface) else None
+        dns, ntp = (name, service.name, "dns") in reach, (name, "chrony", "ntp") in reach
+        pool = dynamic(ipv4) if ipv4 and (name, service.name, "dhcp") in reach else None
+        if name != INTERNET and (dns or pool):
+            addresses = tuple(str(address) for address in network.addresses)
+            served.append(Served(name, target.gateway.bridge(name), dns, ntp, pool, ipv4, addresses))
+    return served
+
+
+def configuration(target: Target) -> lifecycle.File:
+    """What `dnsmasq` reads."""
+    served = segments(target)
+    devices = target.site.devices_of(target.name)
+    room = sum(1 + int(s.pool[1]) - int(s.pool[0]) for s in served if s.pool) + len(devices)
+    return lifecycle.template(
+        "dnsmasq",
+        CONFIGURATION,
+        domain=target.site.domain,
+        resolvers=target.gateway.resolvers,
+        segments=served,
+        names=_names(target, served),
+        devices=devices,
+        leases=min(room, LEASES_AT_MOST),
+    )
+
+
+def _names(target: Target, served: list[Served]) -> dict[str, list[str]]:
+    """The gateway's names and their addresses: `broker` where devices may reach it.
+
+    dnsmasq answers with the address in the asker's own segment, but for IPv4 only (`localise-queries`): an IPv6 address
+    is given where it can't be of another segment, or there is no other.
+    """
+
+    def addresses(within: list[Served]) -> list[str]:
+        return [a for s in within for a in (s.addresses if len(within) == 1 else s.addresses[:1])]
+
+    own = [s for s in served if s.dns]
+    names = {"gateway": addresses(own), target.name: addresses(own)}
+    may = {r.segment for r in target.policy.input if r.service == "mosquitto"}
+    if reach := [s for s in own if s.name in may]:
+        names["broker"] = addresses(reach)
+    return names

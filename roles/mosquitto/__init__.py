@@ -1,0 +1,55 @@
+"""The MQTT broker: devices say who they are with a certificate, and that name alone decides what they may do.
+
+The tree of topics. NAME is the common name of a device's certificate; nothing else is open to a device, `$SYS` neither:
+
+    devices/NAME/telemetry/…    the device writes: what it measures and reports
+    devices/NAME/status         the device writes: `online`, or its last will; may be retained
+    devices/NAME/commands/…     the device reads: what it shall do
+
+The kit's own clients have names that no device can have (`gatehouse.identity.names.KIT_PREFIX`):
+
+    gatehouse-intake            reads telemetry and status of all devices
+    gatehouse-control           writes commands to all devices
+"""
+
+from gatehouse.site import ClosedPort, Flow, Listener, Secret, Service
+
+service = Service(
+    name="mosquitto",
+    title="MQTT broker",
+    packages=("mosquitto", "openssl"),
+    units=("mosquitto.service",),
+    user="mosquitto",
+    network_facing=True,
+    listeners=(
+        Listener(
+            name="mqtts",
+            port=8883,
+            encryption="tls",
+            authentication="client certificate of the site's PKI",
+            reachable_from=("iot",),
+            data="telemetry and status of the devices, commands to them",
+            compromise="false telemetry from, and commands to, the device whose key was stolen, until it is revoked",
+        ),
+    ),
+    flows=(
+        Flow(
+            source="operator",
+            destination="gateway",
+            data="the broker's key and certificate, and the list of revoked devices",
+            encryption="ssh",
+            authentication="SSH key of the administrator",
+            compromise="who deploys decides which devices are let in",
+        ),
+    ),
+    secrets=(
+        Secret(name="server key", kind="key", rotation_days=365, consumers=("mosquitto",)),
+        Secret(name="server certificate", kind="certificate", rotation_days=240, consumers=("mosquitto",)),
+        Secret(name="revocation list", kind="certificate", rotation_days=60, consumers=("mosquitto",)),
+    ),
+    closed=(
+        ClosedPort(port=1883, reason="MQTT in the clear"),
+        ClosedPort(port=8080, reason="MQTT over WebSockets in the clear"),
+        ClosedPort(port=9001, reason="MQTT over WebSockets in the clear"),
+    ),
+)

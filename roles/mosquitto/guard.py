@@ -1,0 +1,341 @@
+#!/usr/bin/python3
+"""Runs on the gateway: never hands the broker a file that it has not accepted, and never believes a reload.
+
+    mosquitto-guard check ROOT   starts a broker of its own on the files below ROOT and tries it; keeps the running set
+    mosquitto-guard reload       makes the broker read its files again, and restarts it where a reload is not enough
+    mosquitto-guard prove        shows on every listener who is let in and who is not; what was kept is then dropped
+    mosquitto-guard restore      brings back the set that `check` kept, and proves it
+
+Exit status 0 for done, 1 for refused with one line that says why. Mosquitto 2.0 fails open on a broken CRL or ACL at
+SIGHUP: the unit stays active, a revoked device connects, every topic is open to everyone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+import ssl
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import BinaryIO
+
+UNIT = "mosquitto.service"
+USER = "mosquitto"
+CONFIGURATION = Path("/etc/mosquitto/conf.d/gatehouse.conf")
+STAMP = Path("/run/gatehouse/loaded") / UNIT
+KEPT = Path("/run/gatehouse/kept") / UNIT
+# Files that SIGHUP makes the broker read again; any other needs a start.
+REREAD = ("crlfile", "certfile", "keyfile", "acl_file")
+FILES = (*REREAD, "cafile")
+PATIENCE = 10.0  # seconds: for a broker to answer
+
+# MQTT 5: CONNECT with clean start, no identifier (§3.1); PUBLISH of nothing at QoS 1 to `gatehouse` as packet 1 (§3.3).
+CONNECT = bytes([0x10, 13, 0, 4, *b"MQTT", 5, 2, 0, 30, 0, 0, 0])
+PUBLISH = bytes([0x32, 14, 0, 9, *b"gatehouse", 0, 1, 0])
+PUBACK, NOT_AUTHORISED = 0x40, 0x87
+
+
+class Refused(Exception):
+    """The broker, or its files, are not as they must be."""
+
+
+Settings = list[tuple[str, str]]
+
+
+def read(path: Path) -> Settings:
+    """The (name, value) pairs of a mosquitto.conf(5), in order."""
+    lines = (line.strip() for line in path.read_text().splitlines())
+    return [(line.partition(" ")[0], line.partition(" ")[2].strip()) for line in lines if line and line[0] != "#"]
+
+
+def listeners(settings: Settings) -> list[tuple[str, int]]:
+    """The (address, port) of each listener."""
+    return [(v.split()[1], int(v.split()[0])) for name, v in settings if name == "listener"]
+
+
+# A trial in private, before anything is replaced
+
+
+def check(root: Path) -> None:
+    """Refuses the files below `root` unless a broker starts on them and lets nobody in who must stay out."""
+    settings = read(root / CONFIGURATION.relative_to("/"))
+    used = {name: root / value.lstrip("/") for name, value in settings if name in FILES}
+    if lacking := [name for name in FILES if name not in used or not used[name].is_file()]:
+        raise Refused(f"the broker's configuration names no {lacking[0]}, or the file is not there")
+    _still_good(used)
+    with tempfile.TemporaryDirectory(prefix="gatehouse-mosquitto-", dir="/run") as folder:
+        scratch = Path(folder)
+        shutil.chown(scratch, "root", USER)
+        scratch.chmod(0o750)
+        for name, path in used.items():
+            shutil.copy(path, scratch / name)
+            shutil.chown(scratch / name, "root", USER)
+            (scratch / name).chmod(0o640)
+        _try(scratch, settings, allow_older=dict(settings).get("tls_version") != "tlsv1.3")
+    _keep()
+
+
+def _still_good(used: dict[str, Path]) -> None:
+    """The broker loads a certificate or a CRL whose time is over without a word, and then lets nobody in."""
+    if _openssl("x509", "-noout", "-checkend", "0", "-in", str(used["certfile"])).returncode:
+        raise Refused("the server certificate is broken, or its time is over")
+    begin, end = "-----BEGIN X509 CRL-----", "-----END X509 CRL-----"
+    lists = [begin + part.partition(end)[0] + end + "\n" for part in used["crlfile"].read_text().split(begin)[1:]]
+    if not lists:
+        raise Refused("the revocation list holds none")
+    for pem in lists:
+        done = _openssl("crl", "-noout", "-nextupdate", "-CAfile", str(used["cafile"]), input=pem)
+        if done.returncode or "verify OK" not in done.stderr:
+            raise Refused("the revocation list is broken, or not signed by an authority of the devices")
+        until = done.stdout.strip().partition("=")[2]
+        if datetime.strptime(until, "%b %d %H:%M:%S %Y %Z").replace(tzinfo=UTC) <= datetime.now(UTC):
+            raise Refused(f"the revocation list was good until {until}: no device could connect")
+
+
+def _openssl(*arguments: str, input: str | None = None) -> subprocess.CompletedProcess[str]:  # noqa: A002
+    return subprocess.run(["openssl", *arguments], input=input, capture_output=True, text=True)
+
+
+def _try(scratch: Path, settings: Settings, allow_older: bool) -> None:
+    """Starts a broker on loopback with the staged settings, and a plain listener more, to ask the ACL itself."""
+    secured, plain = [("127.0.0.1", _free_port()) for _ in listeners(settings)], ("127.0.0.1", _free_port())
+    ports = iter(secured)
+    lines = []
+    for name, value in settings:
+        if name in FILES:
+            lines.append(f"{name} {scratch / name}")
+        elif name == "listener":
+            address, port = next(ports)
+            lines.append(f"listener {port} {address}")
+        elif name == "allow_anonymous":
+            # For the plain listener: the others ask for a certificate before this counts.
+            lines.append("allow_anonymous true")
+        elif name not in ("persistence", "persistence_location", "log_dest", "pid_file"):
+            lines.append(f"{name} {value}")
+    lines += [f"listener {plain[1]} {plain[0]}", "log_dest stderr", ""]
+    configuration = scratch / "trial.conf"
+    configuration.write_text("\n".join(lines))
+    configuration.chmod(0o644)
+    said = scratch / "said"
+    with said.open("wb") as output:
+        broker = subprocess.Popen(
+            ["/usr/sbin/mosquitto", "-c", str(configuration)],
+            user=USER, group=USER, extra_groups=[], stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+        )  # fmt: skip
+    try:
+        for place in (plain, *secured):
+            _wait_for(place, broker, said)
+        for place in secured:
+            _prove(place, scratch / "certfile", scratch / "cafile", allow_older)
+        _is_closed(plain)
+    finally:
+        broker.kill()
+        broker.wait()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _wait_for(place: tuple[str, int], broker: subprocess.Popen[bytes], said: Path) -> None:
+    until = time.monotonic() + PATIENCE
+    while True:
+        if broker.poll() is not None or time.monotonic() > until:
+            errors = [line for line in said.read_text(errors="replace").splitlines() if "rror" in line]
+            raise Refused(f"the broker does not start on the new files: {'; '.join(errors) or 'it says nothing'}")
+        with contextlib.suppress(OSError), socket.create_connection(place, 1):
+            return
+        time.sleep(0.05)
+
+
+def _is_closed(place: tuple[str, int]) -> None:
+    """A client without a name must not be allowed to publish: with a lost ACL everybody may do everything."""
+    with socket.create_connection(place, PATIENCE) as connection:
+        answers = connection.makefile("rb")
+        connection.sendall(CONNECT)
+        _packet(answers)
+        connection.sendall(PUBLISH)
+        kind, body = _packet(answers)
+    if kind != PUBACK or body[2:3] != bytes([NOT_AUTHORISED]):
+        raise Refused("the ACL is not in force: a client without a name may publish")
+
+
+def _packet(answers: BinaryIO) -> tuple[int, bytes]:
+    """Type with flags, and body, of the next packet, none longer than 127 bytes; (0, b"") when there is none."""
+    head = answers.read(2)
+    return (head[0], answers.read(head[1])) if len(head) == 2 else (0, b"")
+
+
+# The broker that runs
+
+
+def reload() -> None:
+    """Makes the broker read its files again; where it says that it could not, or a reload can't do it, restarts it."""
+    if _only_reread_differ():
+        mark = _journal("-n", "0", "--show-cursor").strip().rpartition("-- cursor: ")[2]
+        subprocess.run(["systemctl", "reload", UNIT], check=True)
+        try:
+            _was_reread(mark)
+            return
+        except Refused as refused:
+            print(f"gatehouse: {refused}: restarting it", file=sys.stderr)
+    subprocess.run(["systemctl", "restart", UNIT], check=True)
+
+
+def _only_reread_differ() -> bool:
+    reread = {value for name, value in read(CONFIGURATION) if name in REREAD}
+    noted = STAMP.read_text().splitlines() if STAMP.exists() else []
+    others = [line for line in noted if line.partition("  ")[2] not in reread]
+    return len(others) < len(noted) and _unchanged(others)
+
+
+def _unchanged(noted: list[str]) -> bool:
+    lines = "".join(f"{line}\n" for line in noted)
+    return not subprocess.run(["sha256sum", "--check", "--status"], input=lines, text=True).returncode
+
+
+def _was_reread(mark: str) -> None:
+    """Refuses unless the broker says that it has read its files again, and of no error: the signal only asks it to."""
+    until = time.monotonic() + PATIENCE
+    while "Reloading config." not in (since := _journal("--after-cursor", mark)):
+        if time.monotonic() > until:
+            raise Refused("the broker did not read its files again")
+        time.sleep(0.1)
+    # It serves nobody while it reads: once it has answered, whatever it had to say is said.
+    settings = read(CONFIGURATION)
+    _ask(listeners(settings)[0], Path(dict(settings)["cafile"]))
+    until = time.monotonic() + PATIENCE
+    while "New connection" not in since.partition("Reloading config.")[2] and time.monotonic() < until:
+        time.sleep(0.1)
+        since = _journal("--after-cursor", mark)
+    if errors := [line for line in since.splitlines() if line.startswith("Error")]:
+        raise Refused(f"the broker could not read its files again: {errors[0]}")
+
+
+def _journal(*arguments: str) -> str:
+    command = ["journalctl", "-q", "-o", "cat", "-u", UNIT, "--no-pager", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def prove() -> None:
+    """Refuses the running broker unless every listener has the new certificate and turns strangers away."""
+    settings = read(CONFIGURATION)
+    files = dict(settings)
+    for place in listeners(settings):
+        _prove(place, Path(files["certfile"]), Path(files["cafile"]), files.get("tls_version") != "tlsv1.3")
+    shutil.rmtree(KEPT, ignore_errors=True)
+
+
+def _prove(place: tuple[str, int], certificate: Path, authorities: Path, allow_older: bool) -> None:
+    """One connection that must come as far as the request for a certificate, and must fail there without one."""
+    where = f"{place[0]} port {place[1]}"
+    served, answer = _ask(place, authorities)
+    if served != ssl.PEM_cert_to_DER_cert(certificate.read_text().partition("-----END CERTIFICATE-----")[0] + _END):
+        raise Refused(f"{where} does not serve the certificate that is in the file")
+    if answer:
+        raise Refused(f"{where} answers a client that has no certificate")
+    if not allow_older:
+        try:
+            _ask(place, authorities, newest=ssl.TLSVersion.TLSv1_2)
+        except (ssl.SSLError, Refused):
+            return
+        raise Refused(f"{where} speaks TLS 1.2")
+
+
+_END = "-----END CERTIFICATE-----\n"
+
+
+def _ask(
+    place: tuple[str, int], authorities: Path, newest: ssl.TLSVersion = ssl.TLSVersion.MAXIMUM_SUPPORTED
+) -> tuple[bytes, bytes]:
+    """The certificate that is served (DER), and what is answered to a CONNECT without one of the client's."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_verify_locations(authorities)
+    context.check_hostname = False  # The address is known; it is the certificate itself that is compared.
+    context.maximum_version = newest
+    try:
+        with socket.create_connection(place, PATIENCE) as plain, context.wrap_socket(plain) as connection:
+            served = connection.getpeercert(binary_form=True) or b""
+            try:
+                connection.sendall(CONNECT)
+                return served, connection.recv(4)
+            except (ssl.SSLError, ConnectionError):
+                return served, b""
+    except ssl.SSLError:
+        raise
+    except OSError as error:
+        raise Refused(f"{place[0]} port {place[1]}: {error}") from None
+
+
+# The way back
+
+
+def _keep() -> None:
+    """Copies the set that runs, if it is what is on disk: proven once, it is what `restore` brings back."""
+    noted = STAMP.read_text().splitlines() if STAMP.exists() else []
+    if KEPT.exists() or not noted or not _unchanged(noted):
+        return
+    paths = [Path(line.partition("  ")[2]) for line in noted]
+    beside = KEPT.with_name(f".{KEPT.name}.new")
+    shutil.rmtree(beside, ignore_errors=True)
+    KEPT.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    beside.mkdir(mode=0o700)
+    for path in paths:
+        copy = beside / path.relative_to("/")
+        copy.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _copy(path, copy)
+    beside.rename(KEPT)
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Beside, with owner and mode as the source's, then renamed."""
+    beside = target.with_name(f".{target.name}.gatehouse-new")
+    beside.unlink(missing_ok=True)
+    state = source.stat()
+    with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(source.read_bytes())
+        os.fchown(file.fileno(), state.st_uid, state.st_gid)
+        os.fchmod(file.fileno(), state.st_mode & 0o7777)
+        os.fsync(file.fileno())
+    beside.rename(target)
+
+
+def restore() -> None:
+    """Brings back what was kept and restarts the broker on it. Refuses if nothing was, or it doesn't work either."""
+    if not KEPT.exists():
+        raise Refused("there is no former set of files to go back to")
+    for copy in KEPT.rglob("*"):
+        if copy.is_file():
+            _copy(copy, Path("/") / copy.relative_to(KEPT))
+    for command in ("daemon-reload",), ("restart", UNIT):
+        subprocess.run(["systemctl", *command], check=True)
+    prove()
+    print("gatehouse: the broker runs on its former files again", file=sys.stderr)
+
+
+def main(arguments: list[str]) -> int:
+    """Exit status."""
+    commands = {"reload": reload, "prove": prove, "restore": restore}
+    try:
+        if arguments[:1] == ["check"] and len(arguments) == 2:
+            check(Path(arguments[1]))
+        elif len(arguments) == 1 and arguments[0] in commands:
+            commands[arguments[0]]()
+        else:
+            raise Refused("usage: mosquitto-guard check ROOT | reload | prove | restore")
+    except (Refused, OSError, subprocess.SubprocessError) as error:
+        print(f"gatehouse: mosquitto: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
