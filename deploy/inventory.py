@@ -17,12 +17,24 @@ STATE = ROOT / ".state"
 
 
 def hosts(name: str) -> list[tuple[str, dict[str, Any]]]:
-    """The `(gateway, connection data)` pairs of a site. A site that is not valid ends pyinfra, one line a problem."""
+    """The `(gateway, data)` pairs of a site: how to connect, and `site`. A site that is not valid ends pyinfra."""
     try:
         site = load(name, ROOT)
     except GatehouseError as error:
         sys.exit(str(error))
-    return [(gateway, connection(site, gateway)) for gateway in site.gateways]
+    _skip_group_data()
+    return [(gateway, {**connection(site, gateway), "site": site}) for gateway in site.gateways]
+
+
+def _skip_group_data() -> None:
+    """Keeps pyinfra from running the group data of every site again: a slip in one must not stop the others.
+
+    Only where pyinfra's command line reads this inventory; it then finds each file compiled already, to nothing.
+    """
+    if "pyinfra_cli.util" in sys.modules:
+        nothing = compile("", "group data", "exec")
+        folder = (ROOT / "inventories" / "group_data").resolve()
+        sys.modules["pyinfra_cli.util"].PYTHON_CODES.update({str(path): nothing for path in folder.glob("*.py")})
 
 
 def known_hosts(site: Site) -> Path:
