@@ -37,6 +37,8 @@ def plumb(topology: Topology, containers: dict[str, Container]) -> int:
     made += _plug(switch, _bridge(None, INTERNET), names, internet.name, provider.INTERFACE, topology.name)
     configure(names[internet.name], provider.INTERFACE, (*internet.addresses, *topology.services), internet.routers)
     for gateway in topology.gateways:
+        # Whoever sits on the uplink's wire can send a gateway what it likes: only then its firewall is put to the test.
+        names[internet.name].ip(*_routes_behind(gateway))
         plug_in_the_operator(topology, gateway, switch)
     status, said = execute(containers[internet.name], ["sh", "-c", provider.START])
     if status:
@@ -54,6 +56,12 @@ def plug_in_the_operator(topology: Topology, gateway: GatewayHost, switch: Names
         tuple(neighbour(address, OPERATOR) for address in gateway.port(MANAGEMENT).addresses),
         f"{topology.name}:{gateway.name}",
     )
+
+
+def _routes_behind(gateway: GatewayHost) -> list[str]:
+    uplink = {address.version: address.ip for address in gateway.port(INTERNET).addresses}
+    inside = [n for port in gateway.ports if port.segment != INTERNET for n in port.networks if n.version in uplink]
+    return [f"route replace {n} via {uplink[n.version]} dev {provider.INTERFACE}" for n in inside]
 
 
 def operator_interface(topology: Topology, gateway: GatewayHost) -> str:

@@ -31,10 +31,11 @@ def files(topology: Topology) -> dict[str, tuple[bytes, int]]:
 
 def _firewall(topology: Topology) -> str:
     families = ((4, "ip"), (6, "ip6"))
-    forward, answer, leave = [], [], []
+    unmasked, forward, answer, leave = [], [], [], []
     for version, family in families:
         bogons = _list(n for n in topology.private_networks if n.version == version)
         if bogons:
+            unmasked.append(f"ct state new {family} saddr {bogons} drop")
             forward += [f"{family} daddr {bogons} drop", f"{family} saddr {bogons} drop"]
         for service in topology.services:
             if service.version == version:
@@ -44,9 +45,11 @@ def _firewall(topology: Topology) -> str:
         uplinks = _list({a.network for a in topology.internet.addresses if a.version == version})
         if uplinks:
             leave.append(f'{family} saddr {uplinks} oifname != "{INTERFACE}" masquerade')
-    # What is behind the gateways is nobody's business out here, least of all by way of the operator's machine.
     forward.append(f'iifname != "{INTERFACE}" ct state new drop')
+    # What is behind the gateways has no address out here: without masquerading it gets no answer, as from any provider,
+    # and never a way round the gateway through the operator's machine.
     chains = (
+        ("input", "type filter hook input priority filter; policy accept;", unmasked),
         ("forward", "type filter hook forward priority filter; policy accept;", forward),
         ("prerouting", "type nat hook prerouting priority dstnat; policy accept;", answer),
         ("postrouting", "type nat hook postrouting priority srcnat; policy accept;", leave),
@@ -59,7 +62,7 @@ def _firewall(topology: Topology) -> str:
 
 def _names(topology: Topology) -> str:
     lines = ["bind-dynamic", "no-hosts", "no-dhcp-interface=*", "user=nobody", "pid-file=/run/lab-dnsmasq.pid"]
-    lines += [f"interface={INTERFACE}", "except-interface=lo", "cache-size=1000"]
+    lines += [f"listen-address={address.ip}" for address in topology.internet.addresses]
     seen: dict[int, int] = {4: 0, 6: 0}
     for service in topology.services:
         name = ("service.example", "other.example")[seen[service.version]]

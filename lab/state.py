@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
+import errno
 import os
 import shutil
+import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -73,24 +74,22 @@ def write(path: Path, data: bytes, mode: int) -> None:
 def locked(name: str, log: Log, patience: float = 600) -> Iterator[None]:
     """Hold the machine-wide lock of a lab, so that two commands don't build and remove it at once.
 
-    An abstract lock that the kernel drops with the process: a killed run leaves nothing to clean.
+    The lock is an abstract Unix socket: the kernel drops it with the process, so a killed run leaves nothing to clean.
     Raises LabError after `patience` seconds.
     """
-    path = Path("/run/lock") if Path("/run/lock").is_dir() else Path("/tmp")  # noqa: S108 (opened, never created)
-    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     started, told = time.monotonic(), False
-    try:
+    with socket.socket(socket.AF_UNIX) as held:
         while True:
             try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                held.bind(f"\0gatehouse-lab-{name}")
                 break
-            except BlockingIOError:
-                if not told:
-                    log(f"lab: another lab command is at work, {name} waits for it")
-                    told = True
-                if time.monotonic() - started > patience:
-                    raise LabError(f"lab {name}: another lab command holds the lock of {path} (end it)") from None
-                time.sleep(0.2)
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    raise
+            if not told:
+                log(f"lab: another command is at work on lab {name}, waiting for it")
+                told = True
+            if time.monotonic() - started > patience:
+                raise LabError(f"lab {name}: another command has been at work on it for {patience:.0f} s (end it)")
+            time.sleep(0.1)
         yield
-    finally:
-        os.close(handle)

@@ -61,6 +61,12 @@ def short(prefix: str, *parts: str) -> str:
     return f"{prefix}{hashlib.sha256('/'.join(parts).encode()).hexdigest()[: 15 - len(prefix)]}"
 
 
+def hardware_address(of: str) -> str:
+    """A locally administered MAC address, the same each time: ports keep theirs over a reboot, ARP caches rely on it."""
+    octets = hashlib.sha256(of.encode()).digest()[:5]
+    return ":".join(f"{octet:02x}" for octet in (0x02, *octets))
+
+
 def bridges(switch: Namespace, names: dict[str, str]) -> None:
     """Make the bridges that are missing (name → what it carries), and take away those that carry nothing any more."""
     there = {n for n, link in switch.links().items() if link.get("linkinfo", {}).get("info_kind") == "bridge"}
@@ -88,7 +94,7 @@ def cable(switch: Namespace, bridge: str, at_switch: str, host: Namespace, at_ho
         switch.ip(f"link delete {at_switch}", force=True)
     if there:
         host.ip(f"link delete {at_host}", force=True)
-    add = f"link add {at_switch} type veth peer name {at_host} netns {host.pid}"
+    add = f"link add {at_switch} type veth peer name {at_host} address {hardware_address(alias)} netns {host.pid}"
     # The kernel takes a dead host's namespace down behind our back: its half may hold the name for a moment.
     for attempt in range(20):
         try:
@@ -136,7 +142,7 @@ def operator(
             here.ip(f"link delete {name}", force=True)
         if far:
             switch.ip(f"link delete {at_switch}", force=True)
-        here.ip(f"link add {name} type veth peer name {at_switch} netns {switch.pid}")
+        here.ip(f"link add {name} address {hardware_address(alias)} type veth peer name {at_switch} netns {switch.pid}")
         here.ip(f"link set dev {name} alias {ALIAS}:{alias}")
         switch.ip(f"link set dev {at_switch} alias {ALIAS}:{alias} master {bridge} up")
     configure(here, name, addresses, ())
