@@ -13,8 +13,10 @@ from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from paramiko import AuthenticationException, BadHostKeyException
+from pyinfra import host as this_host
 from pyinfra import logger
-from pyinfra.api import StringCommand, operation
+from pyinfra.api import FactBase, StringCommand, operation
 from pyinfra.api.command import PyinfraCommand
 from pyinfra.connectors.sshuserclient import SSHClient
 
@@ -34,6 +36,20 @@ class Login:
     port: int | None = None
 
 
+class Unconfirmed(FactBase[set[str]]):
+    """The changes that were neither confirmed nor undone yet: a deploy was killed less than their time ago."""
+
+    default = set
+
+    def command(self) -> str:
+        """Their undo scripts."""
+        return f"ls {PENDING} 2>/dev/null || true"
+
+    def process(self, output: list[str]) -> set[str]:
+        """`{"ssh"}`."""
+        return {line.removesuffix(".sh") for line in output if line.endswith(".sh")}
+
+
 @operation()
 def guarded(
     change: str,
@@ -46,9 +62,16 @@ def guarded(
     """Runs `steps` (generators of commands, such as `lifecycle.files._inner`) under an undo timer.
 
     `change` is a short name, `saves` the files and folders that the undo puts back (or removes, if they are not there),
-    `restore` the shell that then makes the old state live. Nothing happens where no step yields a command.
+    `restore` the shell that then makes the old state live. Nothing happens where no step yields a command, unless a
+    killed deploy left the change to be confirmed.
     """
+    pending = this_host.connector_data
+    if "gatehouse_unconfirmed" not in pending:
+        pending["gatehouse_unconfirmed"] = this_host.get_fact(Unconfirmed)
     armed = False
+    if change in pending["gatehouse_unconfirmed"]:
+        yield StringCommand(_arm(change, list(saves), restore, seconds))
+        armed = True
     for step in steps:
         for command in step():
             if not armed:
@@ -102,31 +125,44 @@ class Confirm(PyinfraCommand):
         first = Login(host.data.get("ssh_user"), host.data.get("ssh_port"))
         before: Login = host.connector_data.get("gatehouse_login", first)
         login = Login(self.login.user or before.user, self.login.port or before.port)
-        reason = "no time"
+        reason, refusals = "no time", 0
         # Leaves the gateway time to answer before its timer fires.
         until = time.monotonic() + self.seconds - 15
-        while time.monotonic() < until:
+        while time.monotonic() < until and refusals < 3:
             try:
                 client = self._connect(host, login)
             except Exception as error:  # noqa: BLE001  whatever keeps a new connection from working is the verdict
                 reason = f"{type(error).__name__}: {error}"
+                refusals += isinstance(error, AuthenticationException | BadHostKeyException)
                 time.sleep(1)
                 continue
             status, answer = self._confirm(client, login)
             if status == 0:
                 # What follows logs in as was just seen to work, and runs over that connection if its user is the same.
                 host.connector_data["gatehouse_login"] = login
+                host.connector_data["gatehouse_unconfirmed"].discard(self.change)
                 if login.user == host.data.get("ssh_user"):
                     host.connector_data["gatehouse_former_client"] = host.connector.client
                     host.connector.client = client
                 return True
             reason = answer
             break
+        undone = self._undo_at_once(host, connector_arguments)
         logger.error(
-            f"{host.print_prefix}change '{self.change}' could not be confirmed over a new connection ({reason}):"
-            f" the gateway undoes it by itself within {self.seconds} s"
+            f"{host.print_prefix}change '{self.change}' could not be confirmed by a new login as {login.user} on port"
+            f" {login.port} ({reason}): "
+            + ("it has been undone" if undone else f"the gateway undoes it by itself within {self.seconds} s")
         )
         return False
+
+    def _undo_at_once(self, host: Host, connector_arguments: Any) -> bool:
+        """Undoes over the old connection if it still answers: quicker than the timer, which stays armed otherwise."""
+        script = f"/bin/sh {PENDING}/{self.change}.sh && systemctl stop gatehouse-undo-{self.change}.timer"
+        try:
+            status, _ = host.run_shell_command(StringCommand(script), **{**connector_arguments, "_timeout": 10})
+        except Exception:  # noqa: BLE001  the timer is what counts
+            return False
+        return status
 
     def _connect(self, host: Host, login: Login) -> SSHClient:
         arguments = host.connector.make_paramiko_kwargs()
@@ -134,7 +170,11 @@ class Confirm(PyinfraCommand):
         arguments |= {key: value for key, value in (("username", login.user), ("port", login.port)) if value}
         arguments["timeout"] = arguments["banner_timeout"] = arguments["auth_timeout"] = 10
         client = SSHClient()
-        client.connect(address, **arguments)
+        try:
+            client.connect(address, **arguments)
+        except BaseException:
+            client.close()
+            raise
         client.get_transport().sock.setsockopt(6, 1, 1)  # IPPROTO_TCP, TCP_NODELAY: see deploy/session.py
         return client
 
