@@ -185,7 +185,7 @@ def reload() -> None:
         try:
             _was_reread(mark)
             return
-        except Refused as refused:
+        except (Refused, OSError) as refused:
             print(f"gatehouse: {refused}: restarting it", file=sys.stderr)
     subprocess.run(["systemctl", "restart", UNIT], check=True)
 
@@ -213,7 +213,7 @@ def _was_reread(mark: str) -> None:
     settings = read(CONFIGURATION)
     _ask(listeners(settings)[0], Path(dict(settings)["cafile"]))
     until = time.monotonic() + PATIENCE
-    while "New connection" not in since.partition("Reloading config.")[2] and time.monotonic() < until:
+    while "onnection from" not in since.partition("Reloading config.")[2] and time.monotonic() < until:
         time.sleep(0.1)
         since = _journal("--after-cursor", mark)
     if errors := [line for line in since.splitlines() if line.startswith("Error")]:
