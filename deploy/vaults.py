@@ -7,6 +7,7 @@ from pathlib import Path
 
 from deploy.inventory import ROOT
 from gatehouse.identity import Pki, Vault, new_identity
+from gatehouse.proof.credentials import keep_revoked
 from gatehouse.site import INTERNET, Site
 
 
@@ -34,8 +35,10 @@ def open_pki(site: Site) -> Pki:
     inside = (net for g in site.gateways.values() for name, net in g.networks.items() if name != INTERNET)
     prefixes = {prefix for network in inside for prefix in network.prefixes}
     services = {service.name for service in site.services}
-    pki = Pki(open_vault(site), site.name, site.domain, prefixes=prefixes, reserved=services)
+    vault = open_vault(site)
+    pki = Pki(vault, site.name, site.domain, prefixes=prefixes, reserved=services)
     pki.ensure()
+    keep_revoked(vault, pki)
     return pki
 
 

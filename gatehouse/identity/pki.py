@@ -191,6 +191,17 @@ class Pki:
         key = new_key()
         return self._client(name, key.public_key(), key_to_pem(key), begin, end)
 
+    def ephemeral_server(self, name: str, lifetime: datetime.timedelta = datetime.timedelta(minutes=10)) -> Credential:
+        """Issue a short-lived certificate of a service `NAME.DOMAIN` for a proof, kept nowhere.
+
+        That a broker does not take it for a client's is one of the proofs.
+        """
+        issuer, key = self._authorities["services"], new_key()
+        dns = [f"{check_label(name)}.{self._domain}"]
+        begin, end = self._clock() - BACKDATE, self._clock() + lifetime
+        certificate = issue(issuer, SERVER, name, key.public_key(), dns, [], begin, end)
+        return credential(name, certificate, key_to_pem(key), issuer.certificate_pem)
+
     # revocation
 
     def revoke(self, serial: int, reason: str = "unspecified", when: datetime.datetime | None = None) -> None:

@@ -1,0 +1,85 @@
+"""The identities that probes show to the broker: good ones, and one of each kind that must be refused.
+
+All live for minutes and are kept nowhere, but one: a certificate that is revoked from the day it is made. It has to be on
+the list that the broker has loaded, so it is made with the vault, and a deploy brings the list to the gateway.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from gatehouse.identity import Credential, Pki, SecretStore
+from gatehouse.identity.authority import read_certificate
+from gatehouse.identity.leaf import credential
+
+# Devices that only the suite plays, and the one who may see and command them; all begin with names.KIT_PREFIX.
+PROBE = "gatehouse-probe-1"
+OTHER_PROBE = "gatehouse-probe-2"
+OBSERVER = "gatehouse-proof"
+REVOKED = "gatehouse-probe-revoked"
+
+_CERTIFICATE, _KEY = "probe/revoked/certificate", "probe/revoked/key"
+_LIFE = timedelta(days=364)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A credential as a probe gets it: PEM texts, on standard input only."""
+
+    chain: str
+    key: str
+
+    @classmethod
+    def of(cls, given: Credential) -> Shown:
+        """The chain and the key of a credential."""
+        return cls(given.chain_pem.decode(), given.private_key_pem.decode())
+
+
+def keep_revoked(vault: SecretStore, pki: Pki, now: datetime | None = None) -> Credential:
+    """The revoked certificate, made and revoked where the vault has none or its life is nearly over.
+
+    To be called wherever a deploy takes the CRL from: the CRL then names it, and the next run changes nothing.
+    """
+    moment = now or datetime.now(UTC)
+    stored = _stored(vault, moment)
+    if stored is not None:
+        return stored
+    with vault.transaction():
+        stored = _stored(vault, moment)
+        if stored is not None:
+            return stored
+        made = pki.ephemeral_client(REVOKED, not_before=moment - timedelta(minutes=5), not_after=moment + _LIFE)
+        pki.revoke(made.serial, "superseded", when=moment)
+        vault.set(_CERTIFICATE, made.certificate_pem, "certificate")
+        vault.set(_KEY, made.private_key_pem, "private-key")
+        return made
+
+
+def _stored(vault: SecretStore, now: datetime) -> Credential | None:
+    if _CERTIFICATE not in vault or _KEY not in vault:
+        return None
+    certificate = read_certificate(_CERTIFICATE, vault.get(_CERTIFICATE))
+    found = credential(REVOKED, certificate, vault.get(_KEY))
+    return None if found.due(now) else found
+
+
+def shown(vault: SecretStore, pki: Pki, site_name: str, domain: str) -> dict[str, Shown]:
+    """What probes show, by name. `none` is missing: who shows nothing needs no credential.
+
+    good, other, observer: in order; `expired`; `revoked`; `foreign` (another CA of the same name); `server` (a certificate
+    of this site for a service, not for a client); `stranger` (in order, for a name that has no rights).
+    """
+    now = datetime.now(UTC)
+    foreign = Pki(SecretStore(), site_name, domain).ensure()
+    made = {
+        "good": pki.ephemeral_client(PROBE),
+        "other": pki.ephemeral_client(OTHER_PROBE),
+        "observer": pki.ephemeral_client(OBSERVER),
+        "stranger": pki.ephemeral_client("admin"),
+        "expired": pki.ephemeral_client(PROBE, not_before=now - timedelta(days=2), not_after=now - timedelta(days=1)),
+        "revoked": keep_revoked(vault, pki),
+        "foreign": foreign.ephemeral_client(PROBE),
+        "server": pki.ephemeral_server(PROBE),
+    }
+    return {name: Shown.of(given) for name, given in made.items()}

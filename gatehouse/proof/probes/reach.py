@@ -1,0 +1,217 @@
+"""Probes that ask whether something answers: TCP, UDP, DNS, NTP, DHCP. Outcomes, the same words for all of them:
+
+    open, answered      it was reached, and said so
+    refused             it was reached, nothing listens there (RST, or ICMP port unreachable)
+    prohibited          a router said no (ICMP)
+    silent              nothing came back within `timeout` seconds
+    unsent              this position has no route or address for it
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import socket
+import struct
+import time
+from typing import Any
+
+Probe = dict[str, Any]
+Result = dict[str, Any]
+
+DEFAULT_TIMEOUT = 2.5  # seconds: time for one lost SYN to be sent again (after 1 s, RFC 6298 §2.1)
+
+_OUTCOME = {
+    errno.ECONNREFUSED: "refused",
+    errno.EHOSTUNREACH: "prohibited",
+    errno.EACCES: "prohibited",
+    errno.EPERM: "prohibited",
+    errno.ENOPROTOOPT: "prohibited",
+    errno.ETIMEDOUT: "silent",
+    errno.ENETUNREACH: "unsent",
+    errno.EADDRNOTAVAIL: "unsent",
+    errno.EAFNOSUPPORT: "unsent",
+}
+
+
+def family_of(address: str) -> socket.AddressFamily:
+    """The address family of a numeric address."""
+    return socket.AF_INET6 if ":" in address else socket.AF_INET
+
+
+def outcome_of(error: OSError) -> Result:
+    """What an error of the socket layer says about the other side."""
+    if isinstance(error, TimeoutError):
+        return {"outcome": "silent"}
+    known = _OUTCOME.get(error.errno or 0)
+    return {"outcome": known} if known else {"outcome": "error", "error": str(error)}
+
+
+def tcp(probe: Probe) -> Result:
+    """Connects to `address`:`port`; with `say` (text) it sends that and notes the `answer`, up to 200 characters."""
+    timeout = probe.get("timeout", DEFAULT_TIMEOUT)
+    with socket.socket(family_of(probe["address"]), socket.SOCK_STREAM) as connection:
+        connection.settimeout(timeout)
+        try:
+            connection.connect((probe["address"], probe["port"]))
+        except OSError as error:
+            return outcome_of(error)
+        result: Result = {"outcome": "open", "source": connection.getsockname()[0]}
+        if "say" in probe:
+            try:
+                connection.sendall(probe["say"].encode() + b"\n")
+                connection.shutdown(socket.SHUT_WR)
+                result["answer"] = connection.recv(200).decode("utf-8", "replace").strip()
+            except OSError as error:
+                result |= {"outcome": "cut", "error": str(error)}
+        return result
+
+
+def exchange(address: str, port: int, message: bytes, timeout: float) -> tuple[bytes | None, Result]:
+    """Sends a datagram, once more at half time, and waits for an answer: `(answer or None, what happened)`."""
+    with socket.socket(family_of(address), socket.SOCK_DGRAM) as connection:
+        try:
+            connection.connect((address, port))
+            end = time.monotonic() + timeout
+            for patience in (timeout / 2, timeout / 2):
+                connection.send(message)
+                connection.settimeout(max(0.05, min(patience, end - time.monotonic())))
+                try:
+                    answer = connection.recv(4096)
+                except TimeoutError:
+                    continue
+                return answer, {"outcome": "answered", "source": connection.getsockname()[0]}
+        except OSError as error:
+            return None, outcome_of(error)
+    return None, {"outcome": "silent"}
+
+
+def udp(probe: Probe) -> Result:
+    """Sends `say` (text) to `address`:`port` and waits for an answer."""
+    said = probe.get("say", "")
+    answer, result = exchange(probe["address"], probe["port"], said.encode(), probe.get("timeout", DEFAULT_TIMEOUT))
+    if answer is not None:
+        result["answer"] = answer[:200].decode("utf-8", "replace").strip()
+    return result
+
+
+def dns(probe: Probe) -> Result:
+    """Asks `address` for the A records (`type` "AAAA": those) of `name`, RFC 1035 §4.1, and reads code and addresses."""
+    number = secrets.token_bytes(2)
+    labels = b"".join(bytes([len(label)]) + label for label in probe["name"].rstrip(".").encode().split(b"."))
+    kind = {"A": 1, "AAAA": 28}[probe.get("type", "A")]
+    question = labels + b"\0" + struct.pack(">HH", kind, 1)
+    message = number + struct.pack(">HHHHH", 0x0100, 1, 0, 0, 0) + question
+    timeout = probe.get("timeout", DEFAULT_TIMEOUT)
+    answer, result = exchange(probe["address"], probe.get("port", 53), message, timeout)
+    if answer is None:
+        return result
+    if len(answer) < 12 or answer[:2] != number or not answer[2] & 0x80:
+        return {**result, "outcome": "error", "error": "no answer to this question"}
+    code, count = answer[3] & 15, int.from_bytes(answer[6:8], "big")
+    names = {0: "NOERROR", 1: "FORMERR", 2: "SERVFAIL", 3: "NXDOMAIN", 4: "NOTIMP", 5: "REFUSED"}
+    return {**result, "code": names.get(code, str(code)), "addresses": _addresses(answer, 12 + len(question), count)}
+
+
+def _addresses(message: bytes, at: int, count: int) -> list[str]:
+    """The A and AAAA records among the first `count` that start at offset `at`."""
+    found = []
+    for _ in range(count):
+        while at < len(message) and message[at] and message[at] < 0xC0:
+            at += message[at] + 1
+        at += 2 if at < len(message) and message[at] >= 0xC0 else 1
+        if at + 10 > len(message):
+            break
+        kind, _, _, length = struct.unpack(">HHIH", message[at : at + 10])
+        data = message[at + 10 : at + 10 + length]
+        if (kind, length) in ((1, 4), (28, 16)):
+            found.append(socket.inet_ntop(socket.AF_INET if kind == 1 else socket.AF_INET6, data))
+        at += 10 + length
+    return found
+
+
+def ntp(probe: Probe) -> Result:
+    """Asks `address` for the time (RFC 5905 §7.3); notes stratum, whether it says it is synchronised, and the offset (s)."""
+    message = bytes([0x23]) + bytes(47)
+    timeout = probe.get("timeout", DEFAULT_TIMEOUT)
+    answer, result = exchange(probe["address"], probe.get("port", 123), message, timeout)
+    if answer is None:
+        return result
+    if len(answer) < 48 or answer[0] & 7 != 4:
+        return {**result, "outcome": "error", "error": "no NTP server's answer"}
+    seconds = int.from_bytes(answer[40:44], "big") - 2_208_988_800  # between 1900 and 1970, RFC 868
+    offset = round(seconds - time.time(), 1) if seconds > 0 else None
+    return {**result, "stratum": answer[1], "synchronised": answer[0] >> 6 != 3 and 0 < answer[1] < 16, "offset": offset}
+
+
+def dhcp(probe: Probe) -> Result:
+    """Broadcasts a DHCPDISCOVER from `interface` (RFC 2131 §3.1) and notes what was offered; accepts nothing."""
+    number, hardware = secrets.token_bytes(4), bytes.fromhex("02") + os.urandom(5)
+    message = struct.pack(">BBBB4sHH16x16s64x128x4s", 1, 1, 6, 0, number, 0, 0x8000, hardware.ljust(16, b"\0"), b"\x63\x82\x53\x63")
+    message += bytes([53, 1, 1, 55, 4, 1, 3, 6, 42, 255])
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+        try:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, probe["interface"].encode())
+            connection.bind(("0.0.0.0", 68))  # noqa: S104  the port that servers answer to
+            # A server may try an address by ping before it offers it (RFC 2131 §2.2), which takes some seconds.
+            end = time.monotonic() + probe.get("timeout", 6)
+            while (left := end - time.monotonic()) > 0:
+                connection.sendto(message, ("255.255.255.255", probe.get("port", 67)))
+                connection.settimeout(min(left, 4))
+                try:
+                    answer, (server, _) = connection.recvfrom(4096)
+                except TimeoutError:
+                    continue
+                if answer[4:8] == number and answer[:1] == b"\2":
+                    return {"outcome": "answered", "server": server, **_offer(answer)}
+        except OSError as error:
+            return outcome_of(error)
+    return {"outcome": "silent"}
+
+
+def _offer(answer: bytes) -> Result:
+    """The offered address, and the addresses in the options of routers, resolvers and time servers (RFC 2132)."""
+    offer: Result = {"offered": socket.inet_ntoa(answer[16:20])}
+    at = 240
+    while at + 1 < len(answer) and answer[at] != 255:
+        option, length = answer[at], answer[at + 1] if answer[at] else -1
+        data = answer[at + 2 : at + 2 + max(length, 0)]
+        if option in (3, 6, 42):
+            key = {3: "routers", 6: "resolvers", 42: "time_servers"}[option]
+            offer[key] = [socket.inet_ntoa(data[i : i + 4]) for i in range(0, len(data) - 3, 4)]
+        at += 2 + length
+    return offer
+
+
+def spoof(probe: Probe) -> Result:
+    """Sends a UDP datagram with the forged sender `source` to `address`:`port`. Whether it arrives, the listener tells."""
+    payload = probe["say"].encode()
+    source, target = (socket.inet_pton(family_of(probe[key]), probe[key]) for key in ("source", "address"))
+    length = 8 + len(payload)
+    header = struct.pack(">HHHH", 40_000, probe["port"], length, 0)
+    if len(target) == 4:
+        checksum = _checksum(source + target + struct.pack(">BBH", 0, 17, length) + header + payload)
+        start = struct.pack(">BBHHHBBH", 0x45, 0, 20 + length, 0, 0, 64, 17, 0) + source + target
+        packet, raw = start, socket.IPPROTO_RAW
+    else:
+        checksum = _checksum(source + target + struct.pack(">IxxxB", length, 17) + header + payload)
+        packet, raw = struct.pack(">IHBB", 6 << 28, length, 17, 64) + source + target, socket.IPPROTO_RAW
+    packet += header[:6] + struct.pack(">H", checksum or 0xFFFF) + payload
+    try:
+        with socket.socket(family_of(probe["address"]), socket.SOCK_RAW, raw) as connection:
+            for _ in range(2):
+                connection.sendto(packet, (probe["address"], 0))
+    except OSError as error:
+        return outcome_of(error)
+    return {"outcome": "sent"}
+
+
+def _checksum(data: bytes) -> int:
+    """RFC 1071."""
+    total = sum(struct.unpack(f">{(len(data) + 1) // 2}H", data + b"\0" * (len(data) % 2)))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return ~total & 0xFFFF
