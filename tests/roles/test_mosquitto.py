@@ -166,6 +166,7 @@ def test_a_device_reads_its_own_commands_and_nothing_else(
         for topic in ("#", "$SYS/#", "devices/pump-02/#"):
             device.subscribe(topic)
         assert other.publish("devices/pump-02/telemetry/flow") in (0, 16)
+        assert device.publish("devices/kitchen-01/telemetry/climate") in (0, 16)
         assert commanding.publish("devices/pump-02/commands/open") in (0, 16)
         assert commanding.publish("devices/kitchen-01/commands/light", b"on") == 0
         assert device.next_message() == ("devices/kitchen-01/commands/light", b"on")

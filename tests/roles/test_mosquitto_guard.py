@@ -1,0 +1,260 @@
+"""Nothing goes live that the broker has not accepted, and no reload is believed. Broker and files are real."""
+
+from __future__ import annotations
+
+import shutil
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from gatehouse.identity.pki import Pki
+from roles.mosquitto import deploy, guard
+from roles.target import Target
+from tests.roles.broker import folder, free_port
+
+LOOPBACK = {"ipv4": "127.0.0.1/8", "ipv6": "::1/64"}
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, programs: Callable[..., None]) -> None:
+    """What the guard remembers stays in the test's folder."""
+    programs("mosquitto", "mosquitto")
+    monkeypatch.setattr(guard, "STAMP", tmp_path / "stamp")
+    monkeypatch.setattr(guard, "KEPT", tmp_path / "kept")
+
+
+@pytest.fixture
+def staged(gateway_of: Callable[..., Target], tmp_path: Path) -> Staged:
+    return Staged(gateway_of(iot=LOOPBACK), tmp_path / "staged")
+
+
+class Staged:
+    """The role's files below `root`, as `lifecycle.files` stages them."""
+
+    def __init__(self, target: Target, root: Path) -> None:
+        self.target, self.root = target, root
+        for file in (*deploy.configuration(target), *deploy.credentials(target)):
+            path = self.root / file.path.lstrip("/")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(file.content)
+
+    def replace(self, name: str, content: bytes) -> None:
+        (self.root / deploy.CREDENTIALS.lstrip("/") / name).write_bytes(content)
+
+    def edit(self, old: str, new: str) -> None:
+        path = self.root / deploy.CONFIGURATION.lstrip("/")
+        text = path.read_text()
+        assert old in text
+        path.write_text(text.replace(old, new))
+
+
+def test_what_the_role_renders_is_accepted(staged: Staged) -> None:
+    guard.check(staged.root)
+
+
+def test_a_trial_leaves_nothing_behind(staged: Staged) -> None:
+    before = set(Path("/run").glob("gatehouse-mosquitto-*"))
+    guard.check(staged.root)
+    assert set(Path("/run").glob("gatehouse-mosquitto-*")) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "why"),
+    [
+        ("crl.pem", b"junk\n", "holds none"),
+        ("crl.pem", b"-----BEGIN X509 CRL-----\nTUlJ\n-----END X509 CRL-----\n", "broken"),
+        ("acl", b"pattern bogus devices/%u\n", "does not start.*acl"),
+        ("acl", b"topic readwrite #\n", "ACL is not in force"),
+        ("ca.crt", b"", "broken, or not signed"),
+        ("server.crt", b"junk\n", "server certificate is broken"),
+    ],
+)
+def test_a_broken_file_is_refused(staged: Staged, name: str, content: bytes, why: str) -> None:
+    staged.replace(name, content)
+    with pytest.raises(guard.Refused, match=why):
+        guard.check(staged.root)
+
+
+def test_a_key_that_is_not_the_certificates_is_refused(staged: Staged) -> None:
+    staged.replace("server.key", staged.target.pki.device("kitchen-01").private_key_pem)
+    with pytest.raises(guard.Refused, match=r"does not start.*server key|does not start.*mismatch"):
+        guard.check(staged.root)
+
+
+def test_a_revocation_list_that_has_run_out_is_refused(staged: Staged, new_pki: Callable[[], Pki]) -> None:
+    pki = new_pki()
+    staged.replace("ca.crt", pki.trust_chain_for_devices())
+    staged.replace("crl.pem", pki.crl(now=datetime.now(UTC) - timedelta(days=400)))
+    with pytest.raises(guard.Refused, match="was good until"):
+        guard.check(staged.root)
+
+
+def test_a_revocation_list_of_another_site_is_refused(staged: Staged, new_pki: Callable[[], Pki]) -> None:
+    staged.replace("crl.pem", new_pki().crl())
+    with pytest.raises(guard.Refused, match="not signed by an authority of the devices"):
+        guard.check(staged.root)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "why"),
+    [
+        ("require_certificate true", "require_certificate false", "answers a client that has no certificate"),
+        ("max_packet_size", "max_paket_size", "does not start"),
+        ("certfile ", "# certfile ", "names no certfile"),
+        ("crlfile ", "# crlfile ", "names no crlfile"),
+    ],
+)
+def test_a_configuration_that_would_let_strangers_in_is_refused(staged: Staged, old: str, new: str, why: str) -> None:
+    staged.edit(old, new)
+    with pytest.raises(guard.Refused, match=why):
+        guard.check(staged.root)
+
+
+def test_the_command_says_in_one_line_why_it_refuses(staged: Staged) -> None:
+    staged.replace("crl.pem", b"junk\n")
+    command = [sys.executable, guard.__file__, "check", str(staged.root)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr == "gatehouse: mosquitto: the revocation list holds none\n"
+
+
+# The broker that runs
+
+
+SYSTEMCTL = """#!/bin/sh
+echo "$*" >>{home}/asked
+case $1 in
+reload) sha256sum {files} >{home}/stamp; kill -HUP $(cat {home}/pid) ;;
+restart)
+    if [ -e {home}/pid ]; then
+        kill $(cat {home}/pid) 2>/dev/null; while kill -0 $(cat {home}/pid) 2>/dev/null; do sleep 0.05; done
+    fi
+    sha256sum {files} >{home}/stamp
+    setpriv --reuid mosquitto --regid mosquitto --clear-groups \\
+        mosquitto -c {home}/gatehouse.conf </dev/null >>{home}/log 2>&1 &
+    echo $! >{home}/pid; sleep 0.5; kill -0 $(cat {home}/pid) ;;
+esac
+"""
+JOURNALCTL = """#!/bin/sh
+case "$*" in
+*--show-cursor*) echo "-- cursor: $(wc -l <{home}/log)" ;;
+*) eval from=\\${{$#}}; tail -n +$((from + 1)) {home}/log ;;
+esac
+"""
+
+
+class Machine:
+    """The role's files in a folder, and a broker that a played `systemctl` starts, reloads and restarts."""
+
+    def __init__(self, target: Target, home: Path) -> None:
+        self.home = home
+        moves = {deploy.CREDENTIALS: home, "/var/lib/mosquitto": home / "data", "log_dest syslog": "log_dest stderr"}
+        (home / "data").mkdir()
+        shutil.chown(home / "data", "mosquitto")
+        files = [f for f in (*deploy.configuration(target), *deploy.credentials(target)) if f.path != deploy.SANDBOX]
+        for file in files:
+            text = file.content.decode()
+            for old, new in moves.items():
+                text = text.replace(old, str(new))
+            path = home / Path(file.path).name
+            path.write_text(text)
+            shutil.chown(path, "root", "mosquitto")
+            path.chmod(file.mode)
+        (home / "log").touch()
+        names = " ".join(str(home / Path(file.path).name) for file in files)
+        for name, script in (("systemctl", SYSTEMCTL), ("journalctl", JOURNALCTL)):
+            (home / "bin").mkdir(exist_ok=True)
+            (home / "bin" / name).write_text(script.format(home=home, files=names))
+            (home / "bin" / name).chmod(0o755)
+
+    @property
+    def asked(self) -> list[str]:
+        """What was asked of systemctl since the last look."""
+        lines = (self.home / "asked").read_text().splitlines() if (self.home / "asked").exists() else []
+        (self.home / "asked").unlink(missing_ok=True)
+        return [line.split()[0] for line in lines]
+
+
+@pytest.fixture
+def machine(gateway_of: Callable[..., Target], monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
+    settings = {"mosquitto": {"ports": {"mqtts": free_port()}}}
+    home = folder()
+    made = Machine(gateway_of(iot=LOOPBACK, settings=settings), home)
+    monkeypatch.setenv("PATH", f"{home}/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+    monkeypatch.setattr(guard, "CONFIGURATION", home / "gatehouse.conf")
+    monkeypatch.setattr(guard, "STAMP", home / "stamp")
+    monkeypatch.setattr(guard, "KEPT", home / "kept")
+    guard.reload()
+    guard.prove()
+    assert made.asked == ["restart"]
+    yield made
+    subprocess.run(["sh", "-c", f"kill $(cat {home}/pid)"], check=False, stderr=subprocess.DEVNULL)
+    time.sleep(0.1)
+    shutil.rmtree(home)
+
+
+def test_a_new_acl_is_reloaded_and_the_sessions_stay(machine: Machine) -> None:
+    with (machine.home / "acl").open("a") as acl:
+        acl.write("topic read news\n")
+    guard.reload()
+    guard.prove()
+    assert machine.asked == ["reload"]
+
+
+def test_new_authorities_need_a_restart(machine: Machine) -> None:
+    with (machine.home / "ca.crt").open("a") as authorities:
+        authorities.write("\n")
+    guard.reload()
+    guard.prove()
+    assert machine.asked == ["restart"]
+
+
+@pytest.mark.parametrize("name", ["crl.pem", "acl"])
+def test_a_reload_that_the_broker_could_not_do_is_noticed_and_the_former_files_come_back(
+    machine: Machine, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = machine.home / name
+    good, mode = path.read_bytes(), stat.S_IMODE(path.stat().st_mode)
+    guard._keep()
+    path.write_text("pattern bogus x\n")
+    with pytest.raises(subprocess.CalledProcessError):
+        guard.reload()
+    assert machine.asked == ["reload", "restart"]
+    assert "could not read its files again" in capsys.readouterr().err
+    guard.restore()
+    assert path.read_bytes() == good
+    assert stat.S_IMODE(path.stat().st_mode) == mode
+    assert path.group() == "mosquitto"
+    assert not guard.KEPT.exists()
+    guard.prove()
+
+
+def test_only_a_set_that_runs_is_kept_to_come_back_to(machine: Machine) -> None:
+    (machine.home / "acl").write_text("pattern bogus x\n")
+    guard._keep()
+    assert not guard.KEPT.exists()
+    with pytest.raises(guard.Refused, match="no former set"):
+        guard.restore()
+
+
+def test_a_broker_with_another_certificate_than_the_files_is_noticed(
+    machine: Machine, gateway_of: Callable[..., Target]
+) -> None:
+    guard.prove()
+    other = gateway_of().pki.server("other", dns_names=["other.test.internal"])
+    (machine.home / "server.crt").write_bytes(other.chain_pem)
+    with pytest.raises(guard.Refused, match="does not serve the certificate"):
+        guard.prove()
+
+
+def test_a_broker_that_does_not_run_is_noticed(machine: Machine) -> None:
+    subprocess.run(["sh", "-c", f"kill -9 $(cat {machine.home}/pid)"], check=True)
+    time.sleep(0.1)
+    with pytest.raises(guard.Refused, match="refused"):
+        guard.prove()
