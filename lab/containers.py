@@ -39,6 +39,9 @@ BRIDGE_SYSCTLS = {f"net.bridge.bridge-nf-call-{table}": "0" for table in ("iptab
 # among them: the clock is the operator's.
 GATEWAY_CAPABILITIES = ["SYS_ADMIN", "NET_ADMIN", "NET_RAW", "SYS_PTRACE"]
 
+FIELD_COMMAND = ["/usr/bin/python3", "/usr/local/sbin/lab-field"]
+FIELD_FILES = {"usr/local/sbin/lab-field": (Path(__file__).with_name("field.py").read_bytes(), 0o755)}
+
 
 @dataclass(frozen=True)
 class Spec:
@@ -83,23 +86,31 @@ def switch_spec(topology: Topology, image: str) -> Spec:
 def field_spec(host: FieldHost, image: str) -> Spec:
     """A field host: tools and an answering port; it may set its own addresses, so that a test can lie about them."""
     options: dict[str, Any] = {
+        "command": FIELD_COMMAND,
         "network_mode": "none",
         "sysctls": FIELD_SYSCTLS,
         "cap_add": ["NET_ADMIN", "NET_RAW"],
         "dns": [str(host.resolver)] if host.resolver else [],
     }
-    return Spec(host.name, "field", image, options)
+    return Spec(host.name, "field", image, options, FIELD_FILES)
 
 
 def internet_spec(topology: Topology, image: str) -> Spec:
     """The provider: on Docker's default bridge too, which is how the lab reaches Debian's packages and DNS."""
-    options = {"network_mode": "bridge", "sysctls": INTERNET_SYSCTLS, "cap_add": ["NET_ADMIN", "NET_RAW"]}
-    return Spec(INTERNET, "internet", image, options, provider.files(topology))
+    options: dict[str, Any] = {
+        "command": FIELD_COMMAND,
+        "network_mode": "bridge",
+        "sysctls": INTERNET_SYSCTLS,
+        "cap_add": ["NET_ADMIN", "NET_RAW"],
+    }
+    return Spec(INTERNET, "internet", image, options, {**FIELD_FILES, **provider.files(topology)})
 
 
 def gateway_spec(gateway: GatewayHost, image: str, public_key: str) -> Spec:
     """A gateway as a fresh machine: systemd, sshd, root by the lab's key, addresses on management and uplink only."""
     options = {
+        "command": ["/usr/local/sbin/lab-init"],
+        "stop_signal": "SIGRTMIN+3",
         "network_mode": "none",
         "cap_add": GATEWAY_CAPABILITIES,
         "security_opt": ["seccomp=unconfined", "apparmor=unconfined"],
@@ -125,6 +136,7 @@ def _first_boot(gateway: GatewayHost, public_key: str) -> dict[str, tuple[bytes,
         lines += [f"Address={address}" for address in port.addresses] + [f"Gateway={router}" for router in routers]
         texts[f"etc/systemd/network/10-lab-fresh-{port.interface}.network"] = "\n".join(lines) + "\n"
     files = {f"lab-first-boot/{path}": (text.encode(), 0o644) for path, text in texts.items()}
+    files["usr/local/sbin/lab-init"] = (Path(__file__).with_name("init.sh").read_bytes(), 0o755)
     files["lab-first-boot/root/.ssh/authorized_keys"] = (f"{public_key}\n".encode(), 0o600)
     return files
 

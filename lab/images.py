@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 import shutil
 import subprocess
 import tarfile
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,10 +35,7 @@ TOOLS = (
     "dnsmasq-base chrony netcat-openbsd openssh-client"
 )
 
-_HERE = Path(__file__).resolve().parent
-_SERVER_STEPS = _HERE / "server-image.sh"
-_INIT = _HERE / "init.sh"
-_FIELD_INIT = _HERE / "field.py"
+_SERVER_STEPS = Path(__file__).with_name("server-image.sh")
 
 _registry_said_no = False
 
@@ -58,17 +55,12 @@ def server_image(client: docker.DockerClient, debian: str, log: Log) -> str:
     conditions = detect()
     files = {
         "server-image.sh": _SERVER_STEPS.read_bytes(),
-        "lab-init": _INIT.read_bytes(),
         "99lab-host.conf": "".join(f"{line}\n" for line in conditions.apt_lines()).encode(),
         "sources.list": "".join(f"{line}\n" for line in conditions.sources(debian)).encode(),
         "certificates/README": b"What the machine that runs the lab trusts beyond Debian's own set.\n",
         **{f"certificates/lab-host-{n}.crt": c.encode() for n, c in enumerate(conditions.certificates)},
     }
-    recipe = (
-        "COPY . /lab-build/\n"
-        f"RUN sh /lab-build/server-image.sh {SERVER}\n"
-        'ENV container=docker\nSTOPSIGNAL SIGRTMIN+3\nCMD ["/usr/local/sbin/lab-init"]\n'
-    )
+    recipe = f"COPY . /lab-build/\nRUN sh /lab-build/server-image.sh {SERVER}\nENV container=docker\n"
     tag = _tag(f"server-{debian}", recipe, files)
     if not _exists(client, tag):
         with step(log, f"image of a fresh Debian {debian} server"):
@@ -80,18 +72,15 @@ def server_image(client: docker.DockerClient, debian: str, log: Log) -> str:
 def field_image(client: docker.DockerClient, log: Log) -> str:
     """The tag of the field hosts' image, built if it isn't there. Raises LabError."""
     server = server_image(client, FIELD_DEBIAN, log)
-    files = {"lab-field": _FIELD_INIT.read_bytes()}
     recipe = (
         f"FROM {server}\n"
         "RUN apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install --yes "
         f"--no-install-recommends {TOOLS} && apt-get clean && rm -rf /var/lib/apt/lists/*\n"
-        "COPY lab-field /usr/local/sbin/lab-field\n"
-        'STOPSIGNAL SIGTERM\nCMD ["/usr/bin/python3", "/usr/local/sbin/lab-field"]\n'
     )
-    tag = _tag("field", recipe, files)
+    tag = _tag("field", recipe, {})
     if not _exists(client, tag):
         with step(log, "image of the field hosts"):
-            _build(client, tag, recipe, files)
+            _build(client, tag, recipe, {})
     return tag
 
 
@@ -128,7 +117,11 @@ def _from_registry(client: docker.DockerClient, debian: str) -> str | None:
 
 
 def _bootstrap(client: docker.DockerClient, debian: str, conditions: Conditions, log: Log) -> str:
-    """Make the root file system from packages and import it; returns the image's tag."""
+    """Make the root file system from packages and import it, unless it is there; returns the image's tag."""
+    sources, options = conditions.sources(debian), conditions.apt_lines()
+    tag = _tag(f"bootstrap-{debian}", "\n".join([SERVER, *sources, *options]), {})
+    if _exists(client, tag):
+        return tag
     if shutil.which("mmdebstrap") is None:
         log("lab: no registry answers, installing mmdebstrap to make the base image from packages")
         engine.install("mmdebstrap")
@@ -137,19 +130,19 @@ def _bootstrap(client: docker.DockerClient, debian: str, conditions: Conditions,
         engine.install("debian-archive-keyring")
     command = [
         "mmdebstrap", "--quiet", "--variant=minbase", f"--include={SERVER.replace(' ', ',')}", f"--keyring={KEYRING}",
-        *(f"--aptopt={line}" for line in conditions.apt_lines()), CODENAMES[debian], "-", *conditions.sources(debian),
+        *(f"--aptopt={line}" for line in options), CODENAMES[debian], "-", *sources,
     ]  # fmt: skip
-    tag = f"{REPOSITORY}:bootstrap-{debian}"
-    environment = {key: value for key, value in os.environ.items() if key not in ("TMPDIR", "APT_CONFIG")}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as process:
-        tar, said = process.communicate()
-    if process.returncode:
-        raise LabError(
-            f"lab: mmdebstrap {CODENAMES[debian]} failed: {engine.last_line(said.decode(errors='replace'))} "
-            f"(does {conditions.mirror} answer?)"
-        )
-    client.api.import_image_from_data(tar, repository=REPOSITORY, tag=f"bootstrap-{debian}")
-    return tag
+    repository, _, version = tag.partition(":")
+    with tempfile.TemporaryFile() as said:
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=said) as process:
+            answer = client.api.import_image_from_stream(process.stdout, repository=repository, tag=version)
+        if process.returncode == 0 and "error" not in str(answer):
+            return tag
+        said.seek(0)
+        why = engine.last_line(said.read().decode(errors="replace") + str(answer) * (not process.returncode))
+    if _exists(client, tag):  # Made of half an archive.
+        client.images.remove(tag, force=True)
+    raise LabError(f"lab: mmdebstrap {CODENAMES[debian]}: {why} (does {conditions.mirror} answer?)")
 
 
 def _build(client: docker.DockerClient, tag: str, recipe: str, files: dict[str, bytes]) -> None:
@@ -172,6 +165,7 @@ def archive(files: dict[str, tuple[bytes, int]]) -> bytes:
                 if str(parent) != "." and str(parent) not in made:
                     made.add(str(parent))
                     folder = tarfile.TarInfo(str(parent))
+                    folder.mtime = int(time.time())
                     folder.type, folder.mode = tarfile.DIRTYPE, 0o700 if "root" in parent.parts else 0o755
                     tar.addfile(folder)
             entry = tarfile.TarInfo(path)

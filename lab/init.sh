@@ -11,6 +11,10 @@ done
 mount --bind /proc/sys/net /proc/sys/net
 mount -o remount,bind,rw /proc/sys/net
 
+# A restart is this machine's reboot, so it gets a boot id of its own: the journal and those who wait for a reboot go by it.
+cat /proc/sys/kernel/random/uuid >/run/lab-boot-id
+mount --bind /run/lab-boot-id /proc/sys/kernel/random/boot_id
+
 if [ -d /lab-first-boot ]; then
     cp -a /lab-first-boot/. /
     systemd-machine-id-setup >/dev/null

@@ -16,7 +16,6 @@ if ! dpkg -s "$@" >/dev/null 2>&1; then
     DEBIAN_FRONTEND=noninteractive apt-get -qq install --yes --no-install-recommends "$@"
 fi
 update-ca-certificates >/dev/null
-install -m 0755 lab-init /usr/local/sbin/lab-init
 systemctl enable systemd-networkd.service ssh.service >/dev/null 2>&1
 
 # Each machine makes its own at its first boot.

@@ -62,7 +62,7 @@ def short(prefix: str, *parts: str) -> str:
 
 
 def hardware_address(of: str) -> str:
-    """A locally administered MAC address, the same each time: ports keep theirs over a reboot, ARP caches rely on it."""
+    """A locally administered MAC address, the same each time: ports keep theirs over a reboot, as ARP caches expect."""
     octets = hashlib.sha256(of.encode()).digest()[:5]
     return ":".join(f"{octet:02x}" for octet in (0x02, *octets))
 
