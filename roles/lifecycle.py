@@ -200,28 +200,28 @@ def files(*entries: File | Directory, check: str | None = None) -> Generator[Str
     if not changed:
         return
     staged = [entry for entry in entries if isinstance(entry, File)] if check else changed
+    script, archive = swap(changed, staged, check)
+    yield StringCommand(script, _stdin=archive)
+
+
+def swap(changed: Iterable[File], staged: Iterable[File], check: str | None = None) -> tuple[str, str]:
+    """Shell that puts `changed` in place, and what it reads on standard input: `staged`, an archive in base64."""
     swaps = []
     for entry in changed:
         path = PurePosixPath(entry.path)
-        beside = path.with_name(f".{path.name}.gatehouse-new")
-        source, beside_, target = (
-            f'"$STAGED"{shlex.quote(entry.path)}',
-            shlex.quote(str(beside)),
-            shlex.quote(entry.path),
-        )
+        beside = shlex.quote(str(path.with_name(f".{path.name}.gatehouse-new")))
+        source, target = f'"$STAGED"{shlex.quote(entry.path)}', shlex.quote(entry.path)
         swaps.append(
-            f"mkdir -p -m 0755 {shlex.quote(str(path.parent))}; rm -f {beside_};"
-            f" cp --preserve=mode,ownership -- {source} {beside_} && sync -- {beside_} && mv -fT -- {beside_} {target}"
-            f" || {{ rm -f {beside_}; echo 'gatehouse: {entry.path} not written' >&2; exit 1; }}"
+            f"mkdir -p -m 0755 {shlex.quote(str(path.parent))}; rm -f {beside};"
+            f" cp --preserve=mode,ownership -- {source} {beside} && sync -- {beside} && mv -fT -- {beside} {target}"
+            f" || {{ rm -f {beside}; echo 'gatehouse: {entry.path} not written' >&2; exit 1; }}"
         )
-    yield StringCommand(
+    refused = "echo 'gatehouse: the new files were not accepted, nothing is replaced' >&2; exit 1"
+    script = (
         "set -eu; umask 022; export STAGED; STAGED=$(mktemp -d /run/gatehouse-staged.XXXXXX);"
-        " trap 'rm -rf \"$STAGED\"' EXIT; base64 -d | tar -x -p -C \"$STAGED\" --no-overwrite-dir;"
-        + (f" {{ {check}; }} || {{ echo 'gatehouse: the new files were not accepted, nothing is replaced' >&2; exit 1; }};"
-           if check else "")
-        + "; ".join(swaps),
-        _stdin=_archive(staged),
-    )  # fmt: skip
+        " trap 'rm -rf \"$STAGED\"' EXIT; base64 -d | tar -x -p -C \"$STAGED\" --no-overwrite-dir; "
+    )
+    return script + (f"{{ {check}; }} || {{ {refused}; }}; " if check else "") + "; ".join(swaps), _archive(staged)
 
 
 def _state(entry: File | Directory) -> tuple[str, str, str, str]:

@@ -80,11 +80,19 @@ def configuration(target: Target) -> list[lifecycle.File]:
             port=target.site.listener(service.name, "mqtts").port,
             addresses=addresses(target),
         ),
-        lifecycle.template("mosquitto", f"{CREDENTIALS}/acl", group=service.user, mode=0o640),
+        acl(target),
         lifecycle.template(
             "mosquitto", SANDBOX, broker=broker, configuration=CONFIGURATION, stamp=stamp, firewall=firewall
         ),
     ]
+
+
+def acl(target: Target) -> lifecycle.File:
+    """Patterns for all devices, and a few lines for each one in quarantine."""
+    quarantined = [d.name for d in target.site.devices_of(target.name) if d.status == "quarantined"]
+    return lifecycle.template(
+        "mosquitto", f"{CREDENTIALS}/acl", group=service.user, mode=0o640, quarantined=quarantined
+    )
 
 
 def credentials(target: Target) -> list[lifecycle.File]:

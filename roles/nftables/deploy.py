@@ -63,6 +63,7 @@ def ruleset(target: Target) -> lifecycle.File:
         "nftables",
         RULESET,
         policy=target.policy,
+        devices=target.site.devices_of(target.name),
         prefixes=prefixes,
         bridges={s: target.gateway.bridge(s) for s in networks},
         internet=INTERNET,
