@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Interface
+from ipaddress import IPv4Address, IPv4Interface, ip_network
 from pathlib import Path
 
 from pyinfra.api import deploy
@@ -19,6 +19,20 @@ CONFIGURATION = "/etc/gatehouse/dnsmasq.conf"
 UNIT_FILE = f"/etc/systemd/system/{UNIT}"
 LOADS = (CONFIGURATION, UNIT_FILE)
 LEASES_AT_MOST = 65_536
+# What is no address of the internet: this host, private, shared, loopback, link-local, mapped (RFC 6890, RFC 4193).
+NOT_PUBLIC = (
+    "0.0.0.0/8",
+    "10.0.0.0/8",
+    "100.64.0.0/10",
+    "127.0.0.0/8",
+    "169.254.0.0/16",
+    "172.16.0.0/12",
+    "192.168.0.0/16",
+    "::/127",
+    "::ffff:0:0/96",
+    "fc00::/7",
+    "fe80::/10",
+)
 
 
 @deploy("Addresses and names")
@@ -101,10 +115,20 @@ def configuration(target: Target) -> lifecycle.File:
         domain=target.site.domain,
         resolvers=target.gateway.resolvers,
         segments=served,
+        inside=_inside(target),
         names=_names(target, served),
         devices=devices,
         leases=min(room, LEASES_AT_MOST),
     )
+
+
+def _inside(target: Target) -> list[str]:
+    """Prefixes that no name of the internet may lead to: those that are not public, and the site's own."""
+    known = [ip_network(prefix) for prefix in NOT_PUBLIC]
+    networks = target.gateway.networks.items()
+    own = [prefix for name, network in networks if name != INTERNET for prefix in network.prefixes]
+    public = [p for p in own if not any(p.version == k.version and p.subnet_of(k) for k in known)]
+    return [str(prefix) for prefix in (*known, *public)]
 
 
 def _names(target: Target, served: list[Served]) -> dict[str, list[str]]:
