@@ -15,6 +15,7 @@ UNIT = service.units[0]
 CONFIGURATION = "/etc/chrony/chrony.conf"
 SANDBOX = f"/etc/systemd/system/{UNIT}.d/50-gatehouse.conf"
 LOADS = (CONFIGURATION, SANDBOX)
+CHECK = f'/usr/sbin/chronyd -p -f "$STAGED"{CONFIGURATION} >/dev/null'
 
 
 @deploy("Time")
@@ -32,22 +33,32 @@ def install() -> None:
 
 def configure(target: Target) -> None:
     """Own servers, and service for the segments that the declaration names."""
-    reach = service.listener("ntp").reachable_from
-    networks = target.gateway.networks
     lifecycle.files(
-        lifecycle.template(
-            "chrony",
-            CONFIGURATION,
-            time=target.site.time,
-            served=[p for s, n in networks.items() if s in reach and s != INTERNET for p in n.prefixes],
-        ),
-        lifecycle.template("chrony", SANDBOX, contained=host.get_fact(Contained)),
+        configuration(target),
+        sandbox(contained=host.get_fact(Contained)),
         lifecycle.stamped(UNIT, LOADS, reloads=False),
         name="Configure chrony",
-        check=f'/usr/sbin/chronyd -p -f "$STAGED"{CONFIGURATION} >/dev/null',
+        check=CHECK,
     )
 
 
 def activate() -> None:
     """A restart: chronyd reads its configuration only then."""
     lifecycle.running(UNIT, loads=LOADS, name="Run chrony", prove="chronyc -n tracking >/dev/null")
+
+
+def configuration(target: Target) -> lifecycle.File:
+    """What chronyd reads."""
+    reach = target.service("chrony").listener("ntp").reachable_from
+    networks = target.gateway.networks
+    return lifecycle.template(
+        "chrony",
+        CONFIGURATION,
+        time=target.site.time,
+        served=[p for s, n in networks.items() if s in reach and s != INTERNET for p in n.prefixes],
+    )
+
+
+def sandbox(contained: bool) -> lifecycle.File:
+    """The unit's confinement; in a container (`contained`) the clock is the machine's underneath."""
+    return lifecycle.template("chrony", SANDBOX, contained=contained)

@@ -30,7 +30,7 @@ def configure(target: Target) -> None:
     """What holds from the next start on."""
     lifecycle.files(
         settings(target),
-        lifecycle.template("kernel", MODULES, refused=REFUSED),
+        modules(),
         name="Configure the kernel",
         check='modprobe -c -C "$STAGED"/etc/modprobe.d >/dev/null',
     )
@@ -45,3 +45,8 @@ def settings(target: Target) -> lifecycle.File:
     """The kernel settings of a gateway; it routes IPv6 only where a network of it has any."""
     ipv6 = any(network.ipv6 is not None for network in target.gateway.networks.values())
     return lifecycle.template("kernel", SETTINGS, ipv6=ipv6)
+
+
+def modules() -> lifecycle.File:
+    """What modprobe refuses to load."""
+    return lifecycle.template("kernel", MODULES, refused=REFUSED)

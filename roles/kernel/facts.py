@@ -22,7 +22,7 @@ class Settings(FactBase[dict[str, Setting]]):
         """One loop in the shell, without a process a file."""
         return (
             f"cd /proc/sys && for f in {' '.join(patterns)}; do [ -f $f ] || continue; v=; read -r v <$f;"
-            ' [ -w $f ] && w=rw || w=ro; printf \'%s %s %s\\n\' $f $w "$v"; done 2>/dev/null'
+            " [ -w $f ] && w=rw || w=ro; printf '%s %s %s\\n' $f $w \"$v\"; done 2>/dev/null"
         )
 
     def process(self, output: list[str]) -> dict[str, Setting]:

@@ -88,5 +88,5 @@ def configuration(site: Site) -> tuple[lifecycle.File | lifecycle.Directory, ...
 def check(site: Site) -> str:
     """Shell that judges the staged files with visudo, ssh-keygen and sshd."""
     keys = f'ssh-keygen -l -f "$STAGED"{KEYS}/{site.ssh.user} >/dev/null'
-    sudoers = f'/usr/sbin/visudo -c -q -f "$STAGED"{SUDOERS}'
+    sudoers = f'/usr/sbin/visudo -c -f "$STAGED"{SUDOERS} >/dev/null'
     return f"{sudoers} && {keys} && {ACCEPTED_BY_SSHD.format(own=CONFIGURATION, user=site.ssh.user)}"

@@ -9,6 +9,7 @@ from roles.target import Target
 from roles.upgrades import service
 
 CONFIGURATION = "/etc/apt/apt.conf.d/90gatehouse-upgrades"
+CHECK = f'apt-config -c "$STAGED"{CONFIGURATION} dump >/dev/null'
 
 
 @deploy("Updates")
@@ -27,12 +28,17 @@ def install() -> None:
 def configure(target: Target) -> None:
     """Which origins, and when the gateway may start again."""
     lifecycle.files(
-        lifecycle.template("upgrades", CONFIGURATION, reboot=target.site.automatic_reboot),
+        configuration(target),
         name="Configure automatic updates",
-        check=f'apt-config -c "$STAGED"{CONFIGURATION} dump >/dev/null',
+        check=CHECK,
     )
 
 
 def activate() -> None:
     """apt reads its configuration at each run: only the timers must be armed."""
     lifecycle.enabled(*service.units, start=True, name="Arm the timers of automatic updates")
+
+
+def configuration(target: Target) -> lifecycle.File:
+    """What apt and unattended-upgrades read."""
+    return lifecycle.template("upgrades", CONFIGURATION, reboot=target.site.automatic_reboot)

@@ -1,0 +1,93 @@
+"""Kernel settings and modules as rendered, and how they are compared with what runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from roles import lifecycle
+from roles.kernel import REFUSED, operations
+from roles.kernel import deploy as kernel
+from roles.kernel.facts import Setting, Settings
+from roles.target import Target
+from tests.roles.judge import Judge, judging
+from tests.roles.test_foundation_time import WITHOUT_IPV6
+
+
+@pytest.fixture(scope="module")
+def judge() -> Iterator[Judge]:
+    """A container with Debian's systemd and kmod."""
+    with judging() as judge:
+        yield judge
+
+
+def test_a_gateway_routes(gateway_of: Callable[..., Target]) -> None:
+    settings = operations.wanted(kernel.settings(gateway_of()))
+    assert settings["net/ipv4/ip_forward"] == "1"
+    assert settings["net/ipv6/conf/all/forwarding"] == "1"
+
+
+def test_a_gateway_without_ipv6_does_not_route_it(gateway_of: Callable[..., Target]) -> None:
+    settings = operations.wanted(kernel.settings(gateway_of(gateways=WITHOUT_IPV6)))
+    assert settings["net/ipv4/ip_forward"] == "1"
+    assert settings["net/ipv6/conf/all/forwarding"] == "0"
+
+
+def test_forwarding_comes_before_what_it_resets(gateway_of: Callable[..., Target]) -> None:
+    keys = list(operations.wanted(kernel.settings(gateway_of())))
+    assert keys.index("net/ipv4/ip_forward") < keys.index("net/ipv4/conf/*/accept_redirects")
+
+
+def test_systemd_reads_what_the_deploy_compares(judge: Judge, gateway_of: Callable[..., Target]) -> None:
+    file = kernel.settings(gateway_of())
+    judge.install(file)
+    # Most of /proc/sys can't be written here: what systemd-sysctl says that it tried is what counts.
+    said = judge.run(f"SYSTEMD_LOG_LEVEL=debug /lib/systemd/systemd-sysctl {file.path}").output
+    for key, value in operations.wanted(file).items():
+        if "*" not in key and judge.run(f"[ -e /proc/sys/{key} ]"):
+            assert f"Setting '/proc/sys/{key}' to '{value}'" in said, key
+
+
+def test_the_fact_reads_what_the_kernel_has(judge: Judge) -> None:
+    command = Settings().command(["net/ipv4/ip_forward", "net/ipv4/conf/*/rp_filter", "net/ipv4/no_such_setting"])
+    verdict = judge.run(command)
+    found = Settings().process(verdict.output.splitlines())
+    assert {"net/ipv4/ip_forward", "net/ipv4/conf/all/rp_filter", "net/ipv4/conf/lo/rp_filter"} <= found.keys()
+    assert "net/ipv4/no_such_setting" not in found
+    assert found["net/ipv4/ip_forward"] == Setting(judge.run("cat /proc/sys/net/ipv4/ip_forward").output.strip(), False)
+
+
+def changes(monkeypatch: pytest.MonkeyPatch, file: lifecycle.File, current: dict[str, Setting]) -> list[str]:
+    """The commands of the operation on a host with these settings."""
+
+    class Host:
+        def get_fact(self, *_: Any, **__: Any) -> dict[str, Setting]:
+            return current
+
+    monkeypatch.setattr(operations, "host", Host())
+    return [str(command) for command in operations.settled._inner(file)]
+
+
+def test_only_what_differs_and_can_be_set_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    file = lifecycle.File("/etc/sysctl.d/x.conf", b"# why\nnet.ipv4.conf.*.rp_filter = 1\n-kernel.sysrq = 0\n")
+    as_wanted = {"net/ipv4/conf/br-iot/rp_filter": Setting("1", True)}
+    assert changes(monkeypatch, file, as_wanted) == []
+    read_only = {"kernel/sysrq": Setting("1", False)}
+    assert changes(monkeypatch, file, as_wanted | read_only) == []
+    other = {"net/ipv4/conf/trunk.10/rp_filter": Setting("0", True), "kernel/sysrq": Setting("1", True)}
+    (command,) = changes(monkeypatch, file, as_wanted | other)
+    assert "echo 1 >/proc/sys/net/ipv4/conf/trunk.10/rp_filter" in command
+    assert "echo 0 >/proc/sys/kernel/sysrq" in command
+    assert "br-iot" not in command
+
+
+def test_modprobe_refuses_the_modules_and_keeps_what_machines_start_from(judge: Judge) -> None:
+    judge.install(kernel.modules())
+    verdict = judge.run("modprobe -c")
+    assert verdict
+    refused = {line.split()[1] for line in verdict.output.splitlines() if line.endswith(" /bin/false")}
+    named = {module.replace("-", "_") for modules in REFUSED.values() for module in modules}
+    assert refused == named
+    assert not refused & {"vfat", "squashfs", "overlay", "usb_storage", "uas", "can", "bluetooth", "8021q", "bridge"}
