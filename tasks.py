@@ -6,6 +6,7 @@ import functools
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from invoke import Collection, Context, task
@@ -175,7 +176,11 @@ def test(_: Context, tier: str = "", k: str = "") -> None:
     tools.ensure(lambda line: print(line, flush=True))
     failed = []
     if tier in ("", "style"):
-        checks = {"ruff check": ["ruff", "check", "."], "ruff format": ["ruff", "format", "--check", "."], "mypy": ["mypy"]}
+        checks = {
+            "ruff check": ["ruff", "check", "."],
+            "ruff format": ["ruff", "format", "--check", "."],
+            "mypy": ["mypy"],
+        }
         for name, command in checks.items():
             print(f"test: {name}", flush=True)
             if subprocess.run([sys.executable, "-m", *command], cwd=ROOT, check=False).returncode:
@@ -227,4 +232,97 @@ def lab_shell(_: Context, host: str) -> None:
     sys.exit(lab.shell(lab.default_name(), host))
 
 
-namespace = Collection(harden, init, plan, test, trust, verify, Collection("lab", lab_up, lab_down, lab_status, lab_shell))
+@task(name="show", help={**SITE, "name": "print this one secret, and nothing else"})
+@told
+def vault_show(_: Context, site: str = "lab", name: str = "") -> None:
+    """List a vault's entries, their kinds and ages, and who can open it; print a secret only when asked by name."""
+    from deploy import vaultreport, vaults
+
+    vault = vaults.open_vault(_site(site))
+    if name:
+        sys.stdout.buffer.write(vaultreport.secret(vault, name, sys.stdout.isatty()))
+    else:
+        print(*vaultreport.table(vault), sep="\n")
+
+
+@task(
+    name="add-recipient",
+    positional=["recipient"],
+    help={
+        **SITE,
+        "recipient": "the age public key, age1…, that their identity file starts with",
+        "name": "whose it is",
+    },
+)
+@told
+def vault_add_recipient(_: Context, recipient: str, site: str = "lab", name: str = "") -> None:
+    """Let one more person open a vault."""
+    from deploy import vaults
+
+    vault = vaults.open_vault(_site(site))
+    vault.add_recipient(recipient, name)
+    print(f"{vault.where}: {vault.people.shown(recipient)} can open it now (commit the file)")
+
+
+@task(name="remove-recipient", positional=["recipient"], help={**SITE, "recipient": "age1…, or the name it goes by"})
+@told
+def vault_remove_recipient(_: Context, recipient: str, site: str = "lab") -> None:
+    """Shut a person out of a vault, and list what has to be replaced because of what they know."""
+    from deploy import vaultreport, vaults
+
+    vault = vaults.open_vault(_site(site))
+    vault.remove_recipient(recipient)
+    print(
+        f"{vault.where}: encrypted anew, to {len(vault.recipients)} recipients; {recipient} can't open it (commit it)"
+    )
+    print(*vaultreport.to_replace(vault), sep="\n")
+
+
+@task(name="rekey", help=SITE)
+@told
+def vault_rekey(_: Context, site: str = "lab") -> None:
+    """Encrypt a vault anew to its present recipients, and list what someone who left still knows."""
+    from deploy import vaultreport, vaults
+
+    vault = vaults.open_vault(_site(site))
+    vault.rekey()
+    print(f"{vault.where}: encrypted anew, to {len(vault.recipients)} recipients (commit the file)")
+    print(*vaultreport.to_replace(vault), sep="\n")
+
+
+@task(name="backup", positional=["file"], help={**SITE, "file": "where to; an earlier backup of the site is replaced"})
+@told
+def vault_backup(_: Context, file: str, site: str = "lab") -> None:
+    """Write a site's vault, inventory and registry into one encrypted file, and read it back."""
+    from deploy import backups
+
+    made = backups.make(_site(site), Path(file))
+    print(f"{file}: {', '.join(made.files)}; opens with an identity that opens the vault: keep one elsewhere")
+
+
+@task(
+    name="restore",
+    positional=["file"],
+    help={**SITE, "file": "the backup", "yes": "replace a vault that is there; it is kept beside as .previous"},
+)
+@told
+def vault_restore(_: Context, file: str, site: str, yes: bool = False) -> None:
+    """Put a site back from its backup, on any machine that has an identity for it."""
+    from deploy import backups
+
+    for line in backups.restore(site, Path(file), replace=yes):
+        print(line)
+
+
+namespace = Collection(
+    harden,
+    init,
+    plan,
+    test,
+    trust,
+    verify,
+    Collection("lab", lab_up, lab_down, lab_status, lab_shell),
+    Collection(
+        "vault", vault_show, vault_add_recipient, vault_remove_recipient, vault_rekey, vault_backup, vault_restore
+    ),
+)

@@ -13,16 +13,26 @@ from gatehouse.site import INTERNET, Site
 
 def vault_path(site: Site) -> Path:
     """The age file: committed beside the inventory, except a lab's."""
-    return site.state / "vault.age" if site.state else ROOT / "inventories" / "vaults" / f"{site.name}.age"
+    return site.state / "vault.age" if site.state else vault_of(site.name)
+
+
+def vault_of(name: str) -> Path:
+    """Where the vault of a site that is no lab is, or will be."""
+    return ROOT / "inventories" / "vaults" / f"{name}.age"
 
 
 def identity_path(site: Site) -> Path:
     """The age identity that opens the vault: never in the checkout, except a lab's. `GATEHOUSE_IDENTITY` overrides."""
+    if site.state and not os.environ.get("GATEHOUSE_IDENTITY"):
+        return site.state / "identity.age"
+    return identity_of(site.name)
+
+
+def identity_of(name: str) -> Path:
+    """Where the identity of a site that is no lab is, or must be put."""
     if named := os.environ.get("GATEHOUSE_IDENTITY"):
         return Path(named)
-    if site.state:
-        return site.state / "identity.age"
-    return Path(os.environ.get("XDG_CONFIG_HOME", Path.home() / ".config")) / "gatehouse" / f"{site.name}.age"
+    return Path(os.environ.get("XDG_CONFIG_HOME", Path.home() / ".config")) / "gatehouse" / f"{name}.age"
 
 
 def open_vault(site: Site) -> Vault:

@@ -4,7 +4,7 @@ from gatehouse.identity.leaf import Credential
 from gatehouse.identity.names import NameRefused, check_device_name
 from gatehouse.identity.pki import Pki, PkiError
 from gatehouse.identity.store import SecretStore, VaultError
-from gatehouse.identity.vault import Vault, new_identity
+from gatehouse.identity.vault import Vault, new_identity, read_identities
 
 __all__ = [
     "Credential",
@@ -16,4 +16,5 @@ __all__ = [
     "VaultError",
     "check_device_name",
     "new_identity",
+    "read_identities",
 ]

@@ -13,6 +13,9 @@ from gatehouse.errors import GatehouseError
 CA_KEY = "ca-key"
 """The kind of secret that `get` never hands out: a certification authority's private key stays with the operator."""
 
+PUBLIC_KINDS = frozenset({"certificate", "crl", "record"})
+"""Kinds of entries that are no secret: they are kept beside the keys that they belong to."""
+
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]*(/[a-z0-9][a-z0-9._-]*)*")
 
 
@@ -84,7 +87,7 @@ class SecretStore:
         data = value.encode() if isinstance(value, str) else bytes(value)
         old = self._entries.get(name)
         if old is None or old.value != data or old.kind != kind:
-            self._entries[name] = Entry(data, kind, _now())
+            self._entries[name] = Entry(data, kind, now_text())
 
     def delete(self, name: str) -> None:
         """Remove a secret; one that is not there is no error."""
@@ -109,5 +112,6 @@ class SecretStore:
             raise
 
 
-def _now() -> str:
+def now_text() -> str:
+    """Return the time, as the vault notes it: UTC, ISO 8601, whole seconds."""
     return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,34 +1,22 @@
-"""The vault: every secret of a site in one age-encrypted file, safe to commit.
-
-The file is plain age (https://age-encryption.org/v1) around a JSON object, so that `age --decrypt` alone can rescue it:
-
-    {"format": 1, "generation": 7, "recipients": ["age1…"],
-     "secrets": {"mosquitto/influx-token": {"text": "…", "kind": "secret", "created": "2025-01-31T12:00:00Z"}}}
-
-A value that is not UTF-8 stands under `base64` in place of `text`. The recipients are inside, so that each save
-encrypts to all of them and an outsider does not learn who they are.
-"""
+"""The vault: every secret of a site in one age-encrypted file, safe to commit. What is inside: `document`."""
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import errno
-import json
 import os
 import stat
 import threading
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from gatehouse.identity import age
+from gatehouse.identity.document import Document, Leaver, Newer, Recipients, decode, encode
 from gatehouse.identity.files import locked, stage, sync_directory, write_private
-from gatehouse.identity.store import Entry, SecretStore, VaultError
+from gatehouse.identity.store import PUBLIC_KINDS, SecretStore, VaultError, now_text
 
 __all__ = ["Vault", "VaultError", "new_identity", "read_identities"]
-
-_FORMAT = 1
 
 
 class Vault(SecretStore):
@@ -43,9 +31,8 @@ class Vault(SecretStore):
         self._path = Path(os.path.realpath(path))
         self._secret_keys = tuple(secret_keys)
         self._raw: bytes | None = None
-        self._base: dict[str, Entry] = {}
-        self._recipients: tuple[str, ...] = ()
-        self._generation = 0
+        self._base = Document(0, Recipients(), {})
+        self._recipients = Recipients()
         self._mine = threading.RLock()
         self._depth = 0
 
@@ -57,12 +44,10 @@ class Vault(SecretStore):
         """
         vault = cls(Path(path), ())
         for text in recipients:
-            if not age.is_recipient(text):
-                # not quoted: whoever pastes the wrong line pastes the secret one
-                raise VaultError(f"{path}: a recipient is no age public key; give the line that starts with 'age1'")
+            vault._check_recipient(text)
         if not recipients:
             raise VaultError(f"{path}: a vault needs at least one recipient; make one with an identity of your own")
-        vault._recipients = tuple(dict.fromkeys(recipients))
+        vault._recipients = Recipients(tuple(dict.fromkeys(recipients)))
         try:
             vault._path.parent.mkdir(parents=True, exist_ok=True)
             with locked(vault._path):
@@ -80,18 +65,47 @@ class Vault(SecretStore):
         vault._read()
         return vault
 
+    @classmethod
+    def restore(cls, path: str | Path, raw: bytes, identities: Sequence[str | Path], overwrite: bool = False) -> Vault:
+        """Put a copy of a vault in place, byte for byte, once an identity has opened it; return it, open.
+
+        With overwrite another vault that is there becomes the previous generation. Raises `VaultError`.
+        """
+        vault = cls(Path(path), read_identities(identities))
+        vault._decode(raw)
+        try:
+            vault._path.parent.mkdir(parents=True, exist_ok=True)
+            with locked(vault._path):
+                there = vault._path.read_bytes() if vault._path.exists() else raw
+                if there != raw:
+                    if not overwrite:
+                        raise VaultError(
+                            f"{path}: there is another vault already; move it away, or agree to replace it"
+                        )
+                    write_private(vault.previous, there)
+                write_private(vault._path, raw)
+        except OSError as error:
+            raise vault._unwritten(error) from None
+        vault._read()
+        return vault
+
     def __repr__(self) -> str:
-        return f"<Vault {self.where}: {len(self._entries)} secrets, {len(self._recipients)} recipients>"
+        return f"<Vault {self.where}: {len(self._entries)} secrets, {len(self.recipients)} recipients>"
 
     @property
     def recipients(self) -> tuple[str, ...]:
         """Who can open the vault: age public keys."""
+        return self._recipients.keys
+
+    @property
+    def people(self) -> Recipients:
+        """Who can open the vault, with the names they go by, and who could before."""
         return self._recipients
 
     @property
     def generation(self) -> int:
         """How often the vault was written; of two copies the higher one is the newer."""
-        return self._generation
+        return self._base.generation
 
     @property
     def previous(self) -> Path:
@@ -116,25 +130,100 @@ class Vault(SecretStore):
                 except OSError as error:
                     raise self._unwritten(error) from None
                 self._merge()
-            before = dict(self._entries)
+            before = dict(self._entries), self._recipients
             self._depth += 1
             try:
                 yield self
-                if self._depth == 1 and self._entries != self._base:
+                if self._depth == 1 and (self._entries, self._recipients) != (
+                    self._base.entries,
+                    self._base.recipients,
+                ):
                     try:
                         self._write()
                     except OSError as error:
                         raise self._unwritten(error) from None
             except BaseException:
-                self._entries = before
+                self._entries, self._recipients = before
                 raise
             finally:
                 self._depth -= 1
 
+    # who can open it
+
+    def add_recipient(self, recipient: str, name: str = "") -> None:
+        """Let one more identity (`age1…`) open the vault, known by a name; one that can already only gets the name.
+
+        Raises `VaultError`.
+        """
+        self._check_recipient(recipient)
+        if name and (not name.isprintable() or len(name) > 60 or name.startswith("age1")):
+            raise VaultError(
+                f"{self.where}: {name[:60]!r} is no name for a recipient; use up to 60 printable characters"
+            )
+        with self.transaction():
+            who = self._recipients
+            others = {key: known for key, known in who.names.items() if key != recipient}
+            if name in others.values():
+                raise VaultError(f"{self.where}: {name!r} is another recipient's name; give each its own")
+            self._recipients = replace(
+                who,
+                keys=tuple(dict.fromkeys([*who.keys, recipient])),
+                names={**others, recipient: name} if name else who.names,
+                left=tuple(leaver for leaver in who.left if leaver.recipient != recipient),
+            )
+
+    def remove_recipient(self, which: str) -> str:
+        """Shut out a recipient, by `age1…` or name, from this and the previous generation; return its `age1…`.
+
+        What it has read before stays known to it: `exposed` lists that. Raises `VaultError` when there is no such
+        recipient, or when it is the one whose identity opened the vault: nobody shuts himself out.
+        """
+        with self.transaction():
+            who = self._recipients
+            recipient = next((key for key, name in who.names.items() if name == which), which)
+            if recipient not in who.keys:
+                raise VaultError(f"{self.where}: {which[:80]!r} is no recipient; name one that `vault.show` lists")
+            if recipient in map(age.recipient_of, self._secret_keys) or len(who.keys) == 1:
+                raise VaultError(
+                    f"{self.where}: {which[:80]!r} is who opened it; have another recipient remove this one"
+                )
+            self._recipients = Recipients(
+                tuple(key for key in who.keys if key != recipient),
+                {key: name for key, name in who.names.items() if key != recipient},
+                (*who.left, Leaver(recipient, who.names.get(recipient, ""), now_text())),
+            )
+        return recipient
+
+    def rekey(self) -> None:
+        """Encrypt all of it anew, the previous generation too, to the present recipients alone. Raises `VaultError`."""
+        try:
+            with locked(self._path):
+                self._merge()
+                self._write()
+        except OSError as error:
+            raise self._unwritten(error) from None
+
+    def exposed(self) -> dict[str, list[Leaver]]:
+        """Return the secrets that someone who left has seen and that were not replaced since, and who that was."""
+        return {
+            name: seen
+            for name, entry in sorted(self._entries.items())
+            if entry.kind not in PUBLIC_KINDS
+            and (seen := [who for who in self._recipients.left if entry.created <= who.when])
+        }
+
+    def _check_recipient(self, text: str) -> None:
+        if not age.is_recipient(text):
+            # not quoted: whoever pastes the wrong line pastes the secret one
+            raise VaultError(f"{self.where}: a recipient is no age public key; give the line that starts with 'age1'")
+
+    # the file
+
     def _merge(self) -> None:
         """Re-read the file and lay the unsaved changes over it."""
-        changed = {name: entry for name, entry in self._entries.items() if self._base.get(name) != entry}
-        gone = self._base.keys() - self._entries.keys()
+        base = self._base.entries
+        changed = {name: entry for name, entry in self._entries.items() if base.get(name) != entry}
+        gone = base.keys() - self._entries.keys()
         self._read()
         self._entries = {name: entry for name, entry in self._entries.items() if name not in gone} | changed
 
@@ -148,11 +237,11 @@ class Vault(SecretStore):
         except OSError as error:
             raise VaultError(f"{self.where}: can't be read ({error.strerror}); mend its owner and mode") from None
         if raw != self._raw:
-            self._recipients, self._generation, self._base = self._decode(raw)
+            self._base = self._decode(raw)
             self._raw = raw
-        self._entries = dict(self._base)
+        self._entries, self._recipients = dict(self._base.entries), self._base.recipients
 
-    def _decode(self, raw: bytes) -> tuple[tuple[str, ...], int, dict[str, Entry]]:
+    def _decode(self, raw: bytes) -> Document:
         if not self._secret_keys:
             raise VaultError(f"{self.where}: another process changed it; open it with an identity to go on")
         try:
@@ -165,10 +254,10 @@ class Vault(SecretStore):
             ) from None
         except age.Damaged:
             raise VaultError(self._damaged("is damaged or no age file")) from None
-        document = _parse(plain)
-        if document is not None and document.get("format") != _FORMAT:
-            raise VaultError(f"{self.where}: written by a newer version of the kit; update the kit")
-        content = None if document is None else _content(document)
+        try:
+            content = decode(plain)
+        except Newer:
+            raise VaultError(f"{self.where}: written by a newer version of the kit; update the kit") from None
         if content is None:
             raise VaultError(self._damaged("was decrypted, but holds no vault"))
         return content
@@ -180,24 +269,25 @@ class Vault(SecretStore):
 
     def _write(self) -> None:
         """Encrypt and swap in. The lock is held. Raises OSError with the file as it was."""
-        document = {
-            "format": _FORMAT,
-            "generation": self._generation + 1,
-            "recipients": list(self._recipients),
-            "secrets": {name: _to_json(entry) for name, entry in sorted(self._entries.items())},
-        }
-        raw = age.encrypt(json.dumps(document, ensure_ascii=False, indent=1).encode(), self._recipients)
+        document = Document(self.generation + 1, self._recipients, dict(self._entries))
+        raw = _sealed(document)
         new = stage(self._path, raw)
         try:
             if self._path.exists():
                 # after the new one is on the disk: a disk that fills up on the way costs neither generation
-                write_private(self.previous, self._path.read_bytes())
+                write_private(self.previous, self._kept())
             os.replace(new, self._path)
         except BaseException:
             new.unlink(missing_ok=True)
             raise
-        self._raw, self._base, self._generation = raw, dict(self._entries), self._generation + 1
+        self._raw, self._base = raw, document
         sync_directory(self._path.parent)
+
+    def _kept(self) -> bytes:
+        """What becomes the previous generation: the file as it is, for nobody else than the present recipients."""
+        if self._raw is None:
+            return self._path.read_bytes()
+        return _sealed(replace(self._base, recipients=self._recipients))
 
     def _unwritten(self, error: OSError) -> VaultError:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -261,35 +351,5 @@ def _identity_file(path: Path) -> str:
         raise VaultError(f"{path}: can't be read ({error.strerror}); mend its owner and mode") from None
 
 
-def _to_json(entry: Entry) -> dict[str, str]:
-    about = {"kind": entry.kind, "created": entry.created}
-    try:
-        return {"text": entry.value.decode(), **about}
-    except UnicodeDecodeError:
-        return {"base64": base64.b64encode(entry.value).decode(), **about}
-
-
-def _parse(plain: bytes) -> dict[str, Any] | None:
-    # an error of the parser carries the whole document: it ends here
-    try:
-        document = json.loads(plain)
-    except (ValueError, RecursionError):
-        return None
-    return document if isinstance(document, dict) else None
-
-
-def _content(document: dict[str, Any]) -> tuple[tuple[str, ...], int, dict[str, Entry]] | None:
-    try:
-        recipients = tuple(str(text) for text in document["recipients"])
-        entries = {
-            str(name): Entry(
-                base64.b64decode(fields["base64"], validate=True) if "base64" in fields else fields["text"].encode(),
-                str(fields["kind"]),
-                str(fields["created"]),
-            )
-            for name, fields in document["secrets"].items()
-        }
-        generation = int(document["generation"])
-    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError):
-        return None
-    return (recipients, generation, entries) if recipients and all(map(age.is_recipient, recipients)) else None
+def _sealed(document: Document) -> bytes:
+    return age.encrypt(encode(document), document.recipients.keys)
