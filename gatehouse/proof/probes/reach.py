@@ -156,8 +156,8 @@ def dhcp(probe: Probe) -> Result:
         try:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, probe["interface"].encode())
             connection.bind(("0.0.0.0", 68))  # noqa: S104  the port that servers answer to
-            # A server may try an address by ping before it offers it (RFC 2131 §2.2), which takes some seconds.
-            end = time.monotonic() + probe.get("timeout", 6)
+            # A server may try an address by ping before it offers it (RFC 2131 §2.2), which takes seconds, for one client after another.
+            end = time.monotonic() + probe.get("timeout", 16)
             while (left := end - time.monotonic()) > 0:
                 connection.sendto(message, ("255.255.255.255", probe.get("port", 67)))
                 connection.settimeout(min(left, 4))

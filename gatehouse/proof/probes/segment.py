@@ -13,7 +13,7 @@ import time
 from typing import Any, Protocol
 
 INTERFACE = "probe0"  # of the position's own end
-OUTER = "proof-"  # and a segment's name: of the end in the bridge
+OUTER = "pr-"  # and a segment's name, 12 characters at most: of the end in the bridge
 
 
 class Process(Protocol):
@@ -33,7 +33,7 @@ def place(name: str, wanted: dict[str, Any], position: Process) -> dict[str, Any
     bridge = wanted["bridge"]
     try:
         own = gateway_addresses(bridge)
-        outer = f"{OUTER}{name}"[:15]
+        outer = f"{OUTER}{name}"
         _ip("link", "delete", outer, check=False)
         _ip("link", "add", outer, "type", "veth", "peer", "name", INTERFACE, "netns", str(position.pid))
         _ip("link", "set", outer, "master", bridge, "up")

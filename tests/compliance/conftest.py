@@ -1,0 +1,99 @@
+"""The compliance suite: read-only, against any site. `pytest tests/compliance --site NAME`.
+
+Each area of questions is asked once for each gateway, from all positions at the same time, when its first check comes up;
+the checks themselves only judge what was seen.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+
+import pytest
+from _pytest.terminal import TerminalReporter
+
+from deploy.inventory import ROOT
+from gatehouse.errors import GatehouseError
+from gatehouse.proof import expect
+from gatehouse.proof.observation import Observation
+from gatehouse.proof.plugin import EVIDENCE, MARKERS, Plugin
+from gatehouse.site import Site, load
+from roles.base.version import of_checkout
+from tests.compliance.live import Gateways, Live
+
+SITE: pytest.StashKey[Site] = pytest.StashKey()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_configure(config: pytest.Config) -> None:
+    for line in MARKERS:
+        config.addinivalue_line("markers", line)
+    try:
+        site = load(config.getoption("--site"), ROOT)
+    except GatehouseError as error:
+        raise pytest.UsageError(str(error)) from None
+    if not site.gateways:
+        raise pytest.UsageError(f"site {site.name}: no gateway, so there is nothing to prove")
+    config.stash[SITE] = site
+    out, as_json = sys.stdout, config.getoption("--json")
+    if as_json:
+        # Standard output is for the machine then.
+        old = config.pluginmanager.unregister(name="terminalreporter")
+        if old is not None:
+            config.pluginmanager.register(TerminalReporter(config, sys.stderr), "terminalreporter")
+    version = " ".join(of_checkout().split())
+    config.pluginmanager.register(
+        Plugin(site.name, version, ROOT / "reports", out.write, out.isatty() and not as_json, as_json), "gatehouse-proof"
+    )
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Every check is made for each gateway, and for each of its segments, pairs of segments, listeners, destinations."""
+    site = metafunc.config.stash[SITE]
+    wanted = metafunc.fixturenames
+    if "gateway" not in wanted:
+        return
+    rows: list[tuple[object, ...]] = []
+    names = ["gateway", *(name for name in ("segment", "towards", "offer", "destination", "service") if name in wanted)]
+    for gateway, description in site.gateways.items():
+        here = [segment for segment in site.segments if segment in description.networks]
+        extra: dict[str, list[object]] = {
+            "segment": list(here),
+            "towards": list(here),
+            "offer": list(expect.offers(site, gateway)),
+            "destination": list(site.destinations),
+            "service": [service for service in site.services_of(gateway)],
+        }
+        found: list[tuple[object, ...]] = [(gateway,)]
+        for name in names[1:]:
+            found = [(*row, value) for row in found for value in extra[name]]
+        rows += [row for row in found if not ("towards" in names and row[1] == row[2])]
+    metafunc.parametrize(names, rows, ids=["-".join(getattr(v, "name", str(v)) for v in row) for row in rows])
+
+
+@pytest.fixture(scope="session")
+def site(pytestconfig: pytest.Config) -> Site:
+    return pytestconfig.stash[SITE]
+
+
+@pytest.fixture(scope="session")
+def gateways(site: Site) -> Iterator[Gateways]:
+    with Gateways(site) as opened:
+        yield opened
+
+
+@pytest.fixture
+def live(gateways: Gateways, gateway: str) -> Live:
+    return gateways[gateway]
+
+
+@pytest.fixture
+def evidence(request: pytest.FixtureRequest) -> Callable[[Observation | dict[str, object]], None]:
+    """Notes what a check rests on."""
+    noted = request.node.stash.setdefault(EVIDENCE, [])
+
+    def note(seen: Observation | dict[str, object]) -> None:
+        noted.append(seen.evidence() if isinstance(seen, Observation) else seen)
+
+    return note
+

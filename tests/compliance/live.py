@@ -1,0 +1,294 @@
+"""A gateway as the suite sees it: one SSH connection, positions in its segments, and what was seen from them."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import testinfra
+from testinfra.host import Host
+
+from deploy import vaults
+from deploy.inventory import connection
+from gatehouse.identity import Pki, Vault
+from gatehouse.proof import expect
+from gatehouse.proof.channel import START, Agent, ProbeError
+from gatehouse.proof.credentials import Shown, shown
+from gatehouse.proof.expect import Place
+from gatehouse.proof.observation import Observation
+from gatehouse.site import Policy, Site, derive
+from gatehouse.proof.expect import split
+from tests.compliance.field import Field
+from tests.compliance.sockets import Socket, sockets
+
+# Packets a second, of each of the scans that run at the same time.
+RATE = 8000
+# Of UDP, what is known for services nobody meant to run: TFTP, portmapper, NetBIOS, SNMP, LDAP, IKE, syslog, RIP, SSDP,
+# STUN, mDNS, LLMNR, CoAP, memcached, WireGuard's usual one, and more.
+COMMON_UDP = frozenset(
+    {7, 19, 53, 67, 68, 69, 111, 123, 137, 138, 161, 389, 443, 500, 514, 520, 546, 547, 623, 631, 1194, 1701, 1812, 1900}
+    | {2049, 3478, 4500, 5060, 5353, 5355, 5683, 5684, 8086, 8125, 10001, 11211, 51820}
+)
+
+Probes = Mapping[str, Iterable[Mapping[str, Any]]]
+
+
+class Gateways:
+    """The gateways of a site, each connected to when it is first asked for."""
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+        self._open: dict[str, Live] = {}
+        self._stack = ExitStack()
+
+    def __getitem__(self, name: str) -> Live:
+        if name not in self._open:
+            self._open[name] = self._stack.enter_context(Live(self._site, name))
+        return self._open[name]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._stack.close()
+
+
+class Live:
+    """One gateway. Everything is done when it is first asked for, and once."""
+
+    def __init__(self, site: Site, name: str) -> None:
+        self.site, self.name = site, name
+        self.policy: Policy = derive(site, name)
+        self._connection = connection(site, name)
+        self._folder = Path(tempfile.mkdtemp(prefix="gatehouse-"))  # 0700; a socket's path is 108 bytes at most
+        self._seen: dict[tuple[str, str], Observation] = {}
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._stack.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    # the way there
+
+    def ssh(self, *options: str, user: str | None = None) -> list[str]:
+        """The command line of an SSH client to this gateway, without what is to be run there."""
+        given = self._connection
+        command = ["ssh", "-p", str(given["ssh_port"]), "-l", user or given["ssh_user"]]
+        command += ["-o", f"UserKnownHostsFile={given['ssh_known_hosts_file']}", "-o", "StrictHostKeyChecking=yes"]
+        command += ["-o", "BatchMode=yes", "-o", "ConnectTimeout=10", "-o", "ServerAliveInterval=15", "-o", "LogLevel=ERROR"]
+        if "ssh_key" in given:
+            command += ["-i", given["ssh_key"], "-o", "IdentitiesOnly=yes"]
+        return [*command, *options, given["ssh_hostname"]]
+
+    @property
+    def administrator(self) -> str:
+        """Whom the suite logs in as."""
+        return str(self._connection["ssh_user"])
+
+    @cached_property
+    def agent(self) -> Agent:
+        """The agent with its positions; its connection carries the others, too."""
+        run = f"{'sudo -n ' if self._connection['_sudo'] else ''}python3 -I -c {shlex.quote(START)}"
+        command = [*self.ssh("-o", "ControlMaster=yes", "-o", f"ControlPath={self._control}"), run]
+        networks = self.site.gateways[self.name].networks
+        avoid = [str(device.address) for device in self.site.devices_of(self.name) if device.address]
+        bridges = {s: {"bridge": self.site.gateways[self.name].bridge(s), "avoid": avoid} for s in networks}
+        return self._stack.enter_context(Agent(self.name, command, {"segments": bridges}))
+
+    @property
+    def _control(self) -> Path:
+        return self._folder / "ssh"
+
+    @cached_property
+    def host(self) -> Host:
+        """testinfra's view of the gateway, over the same connection."""
+        _ = self.agent
+        given = self._connection
+        return testinfra.get_host(
+            f"ssh://{given['ssh_user']}@{given['ssh_hostname']}:{given['ssh_port']}",
+            sudo=given["_sudo"],
+            ssh_extra_args=f"-o ControlPath={self._control} -o BatchMode=yes"
+            f" -o UserKnownHostsFile={given['ssh_known_hosts_file']} -o StrictHostKeyChecking=yes",
+            controlpersist=0,
+        )
+
+    # positions
+
+    @cached_property
+    def places(self) -> dict[str, Place]:
+        """The positions that could be taken, by segment."""
+        return {
+            segment: Place(segment, tuple(found["addresses"]), tuple(a.partition("/")[0] for a in found["gateway"]))
+            for segment, found in self.agent.positions.items()
+            if "error" not in found
+        }
+
+    def place(self, segment: str) -> Place:
+        """The position in a segment. Raises `ProbeError` if it could not be taken."""
+        if segment not in self.places:
+            raise ProbeError(f"{self.name}: no position in {segment}: {self.agent.positions[segment]['error']}")
+        return self.places[segment]
+
+    @cached_property
+    def field(self) -> Field | None:
+        """The separate hosts around the gateway: in a lab there are some."""
+        return Field(self.site, self.name) if self.site.lab else None
+
+    # what is seen from them
+
+    def ask(self, work: Probes, patience: float = 180) -> dict[str, list[Observation]]:
+        """Runs probes at positions of the agent, all at once; they are remembered by their ids."""
+        asked = {position: list(probes) for position, probes in work.items() if probes}
+        answers = self.agent.ask(asked, patience)
+        found = {
+            position: [Observation(position, p, r) for p, r in zip(asked[position], results, strict=True)]
+            for position, results in answers.items()
+        }
+        self._remember(found)
+        return found
+
+    def _remember(self, found: Mapping[str, Iterable[Observation]]) -> None:
+        for position, observations in found.items():
+            for seen in observations:
+                if "id" in seen.probe:
+                    self._seen[position, seen.probe["id"]] = seen
+
+    def seen(self, position: str, identity: str) -> Observation:
+        """A probe that was made. Raises `ProbeError` if it was not: its position is missing."""
+        try:
+            return self._seen[position, identity]
+        except KeyError:
+            if position in self.agent.positions:
+                self.place(position)
+            raise ProbeError(f"{self.name}: {identity} was not asked from {position}") from None
+
+    def was_seen(self, position: str, identity: str) -> Observation | None:
+        """The same, or None."""
+        return self._seen.get((position, identity))
+
+    @cached_property
+    def labels(self) -> list[str]:
+        """The ports that cross-segment probes use."""
+        return expect.labels(self.site, self.name)
+
+    @cached_property
+    def reach(self) -> dict[str, list[str]]:
+        """Asks everything about who reaches whom; what the far side heard, by segment."""
+        listeners = self.ask({segment: [{"kind": "listen", "ports": self.labels}] for segment in self.places})
+        for segment, (answer,) in listeners.items():
+            if answer.outcome != "listening":
+                raise ProbeError(f"{self.name}: no listeners in {segment}: {answer.result.get('error')}")
+        work = expect.gateway_work(self.site, self.name, self.places)
+        for more in (
+            expect.crossing_work(self.places, [*self.places, expect.GATEWAY], self.labels),
+            self._outside_work(),
+        ):
+            for position, probes in more.items():
+                work.setdefault(position, []).extend(probes)
+        with ThreadPoolExecutor(2) as pool:
+            hosts = pool.submit(self.field.ask, work, self.places) if self.field else None
+            self.ask(work)
+            if hosts is not None:
+                self._remember(hosts.result())
+        self.ask(expect.spoof_work(self.policy, self.places, self.datagrams))
+        heard = self.ask({segment: [{"kind": "heard"}] for segment in self.places})
+        return {segment: answer.result["heard"] for segment, (answer,) in heard.items()}
+
+    @property
+    def datagrams(self) -> str:
+        """The UDP port that forged datagrams go to."""
+        return next(label for label in self.labels if label.endswith("/udp"))
+
+    def _outside_work(self) -> dict[str, list[dict[str, Any]]]:
+        """Named destinations, and in the lab the hosts around the gateway and other services on its internet."""
+        targets = list(self.outside)
+        work: dict[str, list[dict[str, Any]]] = {}
+        for position in (*self.places, expect.GATEWAY):
+            own = self.places.get(position)
+            work[position] = [
+                expect.outwards(position, label, address)
+                for segment, label, address in targets
+                if segment != position and (own is None or own.family(address))
+            ]
+        return work
+
+    @cached_property
+    def outside(self) -> list[tuple[str, str, str]]:
+        """Real hosts to be reached or not: `(segment, "443/tcp", address)`."""
+        found = [
+            ("internet", f"{destination.port}/{destination.transport}", str(network.network_address))
+            for destination in self.site.destinations.values()
+            for network in destination.addresses
+            if network.num_addresses == 1
+        ]
+        return list(dict.fromkeys([*found, *(self.field.targets(self.labels) if self.field else [])]))
+
+    def pairs(self, position: str, other: str) -> Iterator[tuple[Observation, Observation]]:
+        """What two positions were both asked."""
+        for (where, identity), seen in self._seen.items():
+            if where == position and (theirs := self._seen.get((other, identity))) is not None:
+                yield seen, theirs
+
+    # scans
+
+    @cached_property
+    def sockets(self) -> list[Socket]:
+        """What listens on the gateway. Looked at twice: a query to a resolver out there has a socket for a moment only."""
+        looks = []
+        for _ in range(2):
+            answers = self.ask({expect.GATEWAY: [{"kind": "run", "argv": ["ss", "-H", "-t", "-u", "-l", "-n", "-p"]}]})
+            looks.append(sockets(str(answers[expect.GATEWAY][0].result.get("output", ""))))
+        return [socket for socket in looks[0] if socket in looks[1]]
+
+    @cached_property
+    def _scans(self) -> dict[tuple[str, str, str], Observation]:
+        """Scans from every position at the same time. At the gateway's other addresses, of what listens at all: where
+        nothing does, nothing can be open."""
+        listening = {split(s.label)[0] for s in self.sockets if s.label.endswith("/tcp")}
+        listening |= {split(label)[0] for label in self.labels if label.endswith("/tcp")}
+        datagrams = COMMON_UDP | {split(label)[0] for label in self.labels if label.endswith("/udp")}
+        work: dict[str, list[dict[str, Any]]] = {}
+        for segment, place in self.places.items():
+            common = {"kind": "nmap", "transport": "tcp"}
+            own = [a for a in place.gateway if place.family(a)]
+            others = [a for s, p in self.places.items() if s != segment for a in p.gateway if place.family(a)]
+            work[segment] = [{"id": f"scan:tcp@{a}", **common, "address": a, "ports": "all", "rate": RATE} for a in own]
+            work[segment] += [
+                {"id": f"scan:udp@{a}", **common, "transport": "udp", "address": a, "ports": sorted(datagrams)} for a in own
+            ]
+            work[segment] += [
+                {"id": f"scan:listening@{a}", **common, "address": a, "ports": sorted(listening)} for a in others
+            ]
+        found = self.ask(work)
+        return {(s, seen.probe["id"], seen.probe["address"]): seen for s, several in found.items() for seen in several}
+
+    def scan(self, segment: str, what: str, address: str) -> Observation:
+        """A scan from a segment's position: `tcp` (all ports), `udp` (common ones), or `listening` (what listens at all)."""
+        self.place(segment)
+        return self._scans[segment, f"scan:{what}@{address}", address]
+
+    # identities
+
+    @cached_property
+    def vault(self) -> Vault:
+        return vaults.open_vault(self.site)
+
+    @cached_property
+    def pki(self) -> Pki:
+        return vaults.open_pki(self.site)
+
+    @cached_property
+    def credentials(self) -> dict[str, Shown]:
+        """What probes show to the broker."""
+        return shown(self.vault, self.pki, self.site.name, self.site.domain)

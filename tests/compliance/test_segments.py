@@ -1,0 +1,153 @@
+"""Who reaches whom. Every denial stands beside successes over the same two links, so that a dead link is no firewall."""
+
+from __future__ import annotations
+
+import pytest
+
+from gatehouse.proof import expect
+from gatehouse.proof.plugin import cannot_prove
+from gatehouse.site import INTERNET
+from tests.compliance.field import position as host_in
+
+SEPARATED = pytest.mark.controls(
+    "OWASP-IoT-Top10-2018:I2",
+    "ENISA-IoT-Baseline-2017:GP-TM-47",
+    "ENISA-IoT-Baseline-2017:GP-TM-48",
+    "NISTIR-8259A:Logical Access to Interfaces/2",
+)
+NAMED_ONLY = pytest.mark.controls("ENISA-IoT-Baseline-2017:GP-TM-43", "ENISA-IoT-Baseline-2017:GP-TM-44")
+
+
+def both_links_work(live, evidence, segment, towards, label, address):
+    """The gateway reaches the listener of the denied target, and one beside the denied sender, in the same family."""
+    far = live.seen(expect.GATEWAY, expect.across(label, address))
+    near_address = next(a for a in live.place(segment).addresses if (":" in a) == (":" in address))
+    near = live.seen(expect.GATEWAY, expect.across(live.labels[0], near_address))
+    evidence(far)
+    evidence(near)
+    for seen, what in ((far, towards), (near, segment)):
+        if not seen.reached:
+            cannot_prove(f"the link to {what} is dead, so silence proves nothing: {seen}")
+
+
+def is_denied(live, evidence, seen, segment, towards, label, address):
+    assert seen.denied, f"must not be reached: {seen}"
+    both_links_work(live, evidence, segment, towards, label, address)
+
+
+@SEPARATED
+@pytest.mark.check("segments.{segment}-to-{towards}")
+def test_a_segment_reaches_of_another_what_it_may_and_nothing_else(live, segment, towards, evidence):
+    """From one segment to another, on every port that means something here: as declared."""
+    heard = live.reach[towards]
+    asked = 0
+    for address in live.place(towards).addresses:
+        for label in live.labels if live.place(segment).family(address) else ():
+            seen = live.seen(segment, expect.across(label, address))
+            evidence(seen)
+            asked += 1
+            if expect.permitted(live.policy, segment, towards, address, label):
+                assert seen.reached, f"must be reached: {seen}"
+            else:
+                leaked = [line for line in heard if line.startswith(expect.said(segment, label, address))]
+                assert not leaked, f"arrived, though nothing came back: {leaked[0]}"
+                is_denied(live, evidence, seen, segment, towards, label, address)
+    if not asked:
+        cannot_prove(f"{segment} and {towards} have no family of addresses in common")
+
+
+@SEPARATED
+@pytest.mark.controls("CIS-Debian-12-v1.1.0:3.3.7")
+@pytest.mark.check("segments.forged-senders-from-{segment}")
+def test_a_segment_cannot_speak_with_the_addresses_of_another(live, segment, evidence):
+    """Packets with another segment's sender address are dropped."""
+    heard = live.reach
+    label = live.datagrams
+    tried = 0
+    for who, pretended, towards in expect.spoofs(live.policy, live.places):
+        if who != segment:
+            continue
+        for address in live.place(towards).addresses:
+            for source in live.place(pretended).addresses:
+                sent = live.was_seen(segment, f"spoof:{source}>{address}")
+                if sent is None:
+                    continue
+                evidence(sent)
+                tried += 1
+                assert sent.outcome == "sent", f"could not be sent: {sent}"
+                honest = live.seen(pretended, expect.across(label, address))
+                evidence(honest)
+                if not honest.reached:
+                    cannot_prove(f"the honest sender is not heard either: {honest}")
+        forged = [line for line in heard[towards] if line.startswith(f"{segment} as {pretended}")]
+        assert not forged, f"a forged packet arrived in {towards}: {forged[0]}"
+    if not tried:
+        cannot_prove("no other segment may reach anything that this one could reach in its name")
+
+
+@NAMED_ONLY
+@pytest.mark.check("destinations.{destination}-from-{segment}")
+def test_a_named_destination_is_reached_by_those_who_may(live, site, segment, destination, evidence):
+    """A named service on the internet: reached from the segments it is declared for, and from no other."""
+    live.reach  # noqa: B018  asked now
+    named = site.destinations[destination]
+    if segment == INTERNET:
+        pytest.skip("the destination is in this segment itself")
+    label = f"{named.port}/{named.transport}"
+    asked = 0
+    for network in named.addresses:
+        address = str(network.network_address)
+        if network.num_addresses > 1 or not live.place(segment).family(address):
+            continue
+        seen, control = (live.seen(p, expect.across(label, address)) for p in (segment, expect.GATEWAY))
+        evidence(seen)
+        evidence(control)
+        asked += 1
+        if not control.reached and not seen.reached:
+            cannot_prove(f"it answers nobody just now: {control}")
+        if expect.permitted(live.policy, segment, INTERNET, address, label):
+            assert seen.reached, f"must be reached: {seen}"
+        else:
+            assert seen.denied, f"must not be reached: {seen}"
+    if not asked:
+        cannot_prove("no single address of it can be asked")
+
+
+@NAMED_ONLY
+@pytest.mark.check("destinations.others-from-{segment}")
+def test_what_is_on_the_internet_and_not_named_is_reached_only_by_those_who_may_reach_all(live, segment, evidence):
+    """Real hosts on the internet, on ports that are named for nobody or for others: as declared."""
+    live.reach  # noqa: B018
+    if segment == INTERNET:
+        pytest.skip("they are in this segment itself")
+    asked = 0
+    for towards, label, address in live.outside:
+        if towards != INTERNET or not live.place(segment).family(address):
+            continue
+        seen, control = (live.seen(p, expect.across(label, address)) for p in (segment, expect.GATEWAY))
+        evidence(seen)
+        evidence(control)
+        if not control.reached and not seen.reached:
+            cannot_prove(f"it answers nobody just now: {control}")
+        asked += 1
+        if expect.permitted(live.policy, segment, INTERNET, address, label):
+            assert seen.reached, f"must be reached: {seen}"
+        else:
+            assert seen.denied, f"must not be reached: {seen}"
+    if not asked:
+        cannot_prove("no other host on the internet is known to answer")
+
+
+@SEPARATED
+@pytest.mark.check("segments.hosts-agree-in-{segment}")
+def test_a_probe_in_the_bridge_sees_what_a_separate_host_sees(live, segment, evidence):
+    """What a probe in the segment's bridge sees is what a host on the segment's own cable sees."""
+    live.reach  # noqa: B018
+    if live.field is None:
+        cannot_prove("only a lab has hosts around the gateway that the suite may use")
+    compared = 0
+    for own, theirs in live.pairs(segment, host_in(segment)):
+        evidence(theirs)
+        compared += 1
+        assert (own.reached, own.denied) == (theirs.reached, theirs.denied), f"they differ: {own}; {theirs}"
+    assert compared, "nothing was asked by both"
