@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import socket
 import sys
 from pathlib import Path
@@ -9,11 +10,14 @@ from typing import Any
 
 from paramiko import RejectPolicy, SSHClient, SSHException
 
+from deploy import mends
 from gatehouse.errors import GatehouseError
 from gatehouse.site import Gateway, Site, load
 
 ROOT = Path(__file__).resolve().parent.parent
 STATE = ROOT / ".state"
+# In the environment of every command on a gateway, so that the next run finds those that a killed one left at work.
+MARK = "GATEHOUSE_DEPLOY"
 
 
 def hosts(name: str) -> list[tuple[str, dict[str, Any]]]:
@@ -23,6 +27,7 @@ def hosts(name: str) -> list[tuple[str, dict[str, Any]]]:
     except GatehouseError as error:
         sys.exit(str(error))
     _skip_group_data()
+    mends.show(site, known_hosts(site))
     return [(gateway, {**connection(site, gateway), "site": site}) for gateway in site.gateways]
 
 
@@ -54,22 +59,35 @@ def connection(site: Site, gateway: str) -> dict[str, Any]:
         "ssh_port": _answering(here, [site.ssh.port, *site.ssh.former_ports, here.contact.port]),
         "ssh_known_hosts_file": str(known_hosts(site)),
         "ssh_strict_host_key_checking": "yes",
+        "_env": {MARK: "1"},
     }
     if here.contact.key:
         data |= {"ssh_key": here.contact.key, "ssh_look_for_keys": False, "ssh_allow_agent": False}
     # Also hardened from elsewhere, or by a deploy that was killed before it could note it: one login tells.
-    if not _marker(site, gateway).exists() and _logs_in(site.ssh.user, data):
-        remember_hardened(site, gateway)
-    data["ssh_user"] = site.ssh.user if _marker(site, gateway).exists() else here.contact.user
+    hardened = _is_hardened(site, gateway) or _logs_in(site.ssh.user, data)
+    data["ssh_user"] = site.ssh.user if hardened else here.contact.user
     data["_sudo"] = data["ssh_user"] != "root"
     return data
 
 
 def remember_hardened(site: Site, gateway: str) -> None:
-    """Notes that the site's administrator could log in, so that the next run goes there first."""
+    """Notes that the site's administrator gets in and nothing is about to undo that: the next run goes there first."""
     marker = _marker(site, gateway)
     marker.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    marker.touch()
+    marker.write_text(_known_by(site))
+
+
+def _is_hardened(site: Site, gateway: str) -> bool:
+    """Whether that was noted, for this administrator and these host keys: a reinstalled gateway is a fresh one."""
+    try:
+        return _marker(site, gateway).read_text() == _known_by(site)
+    except FileNotFoundError:
+        return False
+
+
+def _known_by(site: Site) -> str:
+    pinned = known_hosts(site)
+    return f"{site.ssh.user} {hashlib.sha256(pinned.read_bytes()).hexdigest() if pinned.exists() else 'nothing pinned'}"
 
 
 def _marker(site: Site, gateway: str) -> Path:

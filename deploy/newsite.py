@@ -10,10 +10,10 @@ from ipaddress import IPv6Network, ip_network
 from pathlib import Path
 
 from deploy.inventory import ROOT
+from deploy.vaults import identity_path
 from gatehouse.errors import GatehouseError
 from gatehouse.identity import Vault, new_identity
 from gatehouse.site import load
-from gatehouse.site.problems import SiteError
 
 RESERVED = {"lab", "all"}
 
@@ -55,7 +55,10 @@ QUESTIONS: Mapping[str, str] = {
 
 
 def write(answers: Answers, root: Path = ROOT, identity: Path | None = None) -> list[Path]:
-    """Writes the files of a site, returns their paths. Raises `NewSiteError` or `SiteError`; then nothing is left."""
+    """Writes the files of a site; returns their paths, the identity's last.
+
+    Raises `NewSiteError`, `SiteError` or `VaultError`; then nothing is left of it.
+    """
     name = answers.name
     if not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", name) or name in RESERVED:
         raise NewSiteError(
@@ -67,7 +70,7 @@ def write(answers: Answers, root: Path = ROOT, identity: Path | None = None) -> 
         inventories / "group_data" / f"{name}.py": _render("group_data.py.j2", answers),
         inventories / "devices" / f"{name}.toml": _render("devices.toml.j2", answers),
     }
-    vault = inventories / "vaults" / f"{name}.age"
+    vault = _vault_path(name, root)
     there = [path for path in (*files, vault) if path.exists()]
     if there:
         raise NewSiteError(
@@ -79,22 +82,38 @@ def write(answers: Answers, root: Path = ROOT, identity: Path | None = None) -> 
             path.parent.mkdir(parents=True, exist_ok=True)
             written.append(path)
             path.write_text(content)
-        site = load(name, root)
-        from deploy.vaults import identity_path
-
-        key = identity or identity_path(site)
-        key.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        recipient = new_identity(key)
-        vault.parent.mkdir(parents=True, exist_ok=True)
-        written.append(vault)
-        Vault.create(vault, [recipient])
+        return [*written, *write_vault(name, root, identity)]
     except (OSError, GatehouseError) as error:
         for path in written:
             path.unlink(missing_ok=True)
-        if isinstance(error, SiteError | GatehouseError):
+        if isinstance(error, GatehouseError):
             raise
         raise NewSiteError(f"init: {error.filename}: {error.strerror} (nothing was written)") from None
-    return [*written, key]
+
+
+def lacks_vault(name: str, root: Path = ROOT) -> bool:
+    """Whether a site is all there but for its vault: written by hand, or the checkout's example."""
+    site_files = (root / "inventories" / name, root / "inventories" / "group_data" / f"{name}.py")
+    return name not in RESERVED and all(path.is_file() for path in site_files) and not _vault_path(name, root).exists()
+
+
+def write_vault(name: str, root: Path = ROOT, identity: Path | None = None) -> list[Path]:
+    """Makes a site's vault and the identity that opens it, both or none; returns their paths.
+
+    Raises `SiteError` or `VaultError`.
+    """
+    key = identity or identity_path(load(name, root))
+    recipient = new_identity(key)
+    try:
+        Vault.create(_vault_path(name, root), [recipient])
+    except GatehouseError:
+        key.unlink()
+        raise
+    return [_vault_path(name, root), key]
+
+
+def _vault_path(name: str, root: Path) -> Path:
+    return root / "inventories" / "vaults" / f"{name}.age"
 
 
 def _render(template: str, answers: Answers) -> str:

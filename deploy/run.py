@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from gatehouse.errors import GatehouseError
 from gatehouse.site import Site
 
 PYINFRA = Path(sys.executable).with_name("pyinfra")
+# Where in the code an error was raised is of no use to the operator.
+_ERROR = re.compile(r"--> [a-zA-Z ]* error(?: in \S+ line \d+)?: (?P<what>.+)")
 
 
 class RunError(GatehouseError):
@@ -83,7 +86,10 @@ def _pyinfra(site: Site, *options: str, capture: bool = False) -> subprocess.Com
 
 
 def _last_words(done: subprocess.CompletedProcess[str]) -> str:
-    """The last line that says something, of what pyinfra printed."""
+    """What pyinfra said of the gateways that failed, or the last line that says something."""
     lines = [line.strip() for line in (done.stderr + done.stdout).splitlines() if line.strip()]
-    telling = [line for line in lines if not line.startswith("-->")]
-    return (telling or lines or ["pyinfra said nothing"])[-1]
+    failed = [
+        line for line in lines if line.startswith("[") and not line.endswith(("] Connected", "] Ready: deploy.py"))
+    ]
+    errors = [found["what"] for line in lines if (found := _ERROR.match(line))]
+    return "; ".join(failed) or (errors or lines or ["pyinfra said nothing"])[-1]

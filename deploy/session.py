@@ -6,36 +6,56 @@ import getpass
 import shlex
 import socket
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING, NoReturn
 
-from pyinfra import host
+from gevent import GreenletExit
+from pyinfra import host, logger, state
 from pyinfra.api.exceptions import PyinfraError
 
-
-from deploy.inventory import remember_hardened
+from deploy.inventory import MARK, remember_hardened
 from gatehouse.errors import GatehouseError
-from typing import TYPE_CHECKING
+from gatehouse.site import Site
+from roles.lifecycle import POLICY, STAGED
+from roles.target import Target
+from roles.undo import PENDING
+
 if TYPE_CHECKING:
     from gatehouse.identity import Pki
-from gatehouse.site import Site
-from roles.target import Target
 
 LOCK = "/run/gatehouse-deploy.lock"
 SYSTEMS = ("debian 12", "debian 13")
 FREE_MEGABYTES = 100
+# Where a deploy writes: each may be a file system of its own.
+WRITTEN = ("/", "/etc", "/usr", "/var", "/var/lib", "/var/cache/apt")
+PATIENCE = 180  # seconds: what a killed run may still be installing
 
 
 class DeployError(PyinfraError):
-    """A gateway that can't be deployed to now; pyinfra prints it as one line."""
+    """A site that can't be deployed; pyinfra prints it as one line."""
+
+
+class Unsuitable(Exception):
+    """A gateway that can't be deployed to now."""
 
 
 def begin() -> Target:
     """Prepares the connection to the current host, takes its deploy lock, and returns what the roles are given."""
     site: Site = host.data.site
     _without_delay()
-    _take_lock()
-    if host.data.ssh_user == site.ssh.user:
+    try:
+        unconfirmed = _take_lock()
+    except Unsuitable as error:
+        _leave_out(str(error))
+    if host.data.ssh_user == site.ssh.user and "ssh" not in unconfirmed:
         remember_hardened(site, host.name)
     return Target(site, host.name, lambda: _open_pki(site))
+
+
+def _leave_out(why: str) -> NoReturn:
+    """Goes on without this gateway; its failure is in the exit status. The run ends here if it was the last."""
+    logger.error(f"{host.print_prefix}{why}")
+    state.fail_hosts({host})
+    raise GreenletExit
 
 
 def _open_pki(site: Site) -> Pki:
@@ -53,36 +73,49 @@ def _without_delay() -> None:
     transport.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
-def _take_lock() -> None:
+def _take_lock() -> set[str]:
     """Holds a lock on the gateway for as long as this connection lives: killed runs leave none behind.
 
-    The same round trip says whether the kit can work there at all.
+    The same round trip says whether the kit can work there at all, waits for what a killed run still does there, and
+    tidies up after it. Returns the changes that nobody has confirmed yet. Raises `Unsuitable`.
     """
     holder = f"{getpass.getuser()} on {socket.gethostname()} since {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC"
     script = (
-        '. /etc/os-release; echo "$ID $VERSION_ID"; df --output=avail -m / | tail -1;'
-        f" exec 9>>{LOCK}; flock -n 9 || {{ cat {LOCK}; exit 75; }};"
-        f" printf '%s\n' {shlex.quote(holder)} >{LOCK}; echo taken; cat >/dev/null"
+        '. /etc/os-release; echo "system $ID $VERSION_ID";'
+        f" df --output=avail,target -m {shlex.join(WRITTEN)} 2>/dev/null | sed 1d | sort -n | sed -n '1s/^ */free /p';"
+        f' exec 9>>{LOCK}; flock -n 9 || {{ echo "holder $(cat {LOCK})"; exit 75; }};'
+        f" printf '%s\n' {shlex.quote(holder)} >{LOCK};"
+        f" for i in $(seq {PATIENCE}); do busy=$(grep -lsz '^{MARK}=' /proc/[0-9]*/environ) || break; sleep 1; done;"
+        ' [ -z "$busy" ] || { echo busy $busy; exit 75; };'
+        f" rm -rf {STAGED}.*; ! grep -qs Gatehouse {POLICY} || rm -f {POLICY};"
+        f" echo unconfirmed $(ls {PENDING} 2>/dev/null); echo taken; cat >/dev/null"
     )
     sudo = "sudo -n " if host.data.get("_sudo") else ""
     channel = host.connector.client.get_transport().open_session()
     channel.exec_command(f"{sudo}sh -c {shlex.quote(script)}")
-    answers = channel.makefile("r")
-    system, free, lock = (answers.readline().strip() for _ in range(3))
-    if lock == "taken":
-        _refuse_unsuitable(system, int(free))
-        host.connector_data["gatehouse_lock"] = channel
-        return
-    status = channel.recv_exit_status()
-    if status == 75:
-        raise DeployError(f"{host.name}: another deploy is running: {lock} (wait for it to end, or end it there)")
-    wrong = channel.makefile_stderr("r").read().decode().strip().splitlines() or [f"exit status {status}"]
-    raise DeployError(f"{host.name}: can't act as root: {wrong[-1]} (log in as root, or as a user with sudo NOPASSWD)")
+    said: dict[str, str] = {}
+    for line in channel.makefile("r"):
+        word, _, rest = line.strip().partition(" ")
+        said[word] = rest
+        if word == "taken":
+            host.connector_data["gatehouse_lock"] = channel
+            break
+    _refuse_unsuitable(said)
+    if "taken" not in said:
+        wrong = channel.makefile_stderr("r").read().decode().strip().splitlines() or ["it said nothing"]
+        raise Unsuitable(f"can't act as root: {wrong[-1]} (log in as root, or as a user with sudo NOPASSWD)")
+    return {name.removesuffix(".sh") for name in said["unconfirmed"].split() if name.endswith(".sh")}
 
 
-def _refuse_unsuitable(system: str, free_megabytes: int) -> None:
-    if system not in SYSTEMS:
+def _refuse_unsuitable(said: dict[str, str]) -> None:
+    if "system" in said and said["system"] not in SYSTEMS:
         wanted = " or ".join(s.replace("debian", "Debian") for s in SYSTEMS)
-        raise DeployError(f"{host.name}: runs '{system}', not {wanted} (install one of them, or name another host)")
-    if free_megabytes < FREE_MEGABYTES:
-        raise DeployError(f"{host.name}: {free_megabytes} MB free on /, {FREE_MEGABYTES} are needed (free some space)")
+        raise Unsuitable(f"runs '{said['system']}', not {wanted} (install one of them, or name another host)")
+    if "holder" in said:
+        raise Unsuitable(f"another deploy is running: {said['holder']} (wait for it to end, or end it there)")
+    if "busy" in said:
+        pids = " ".join(path.split("/")[2] for path in said["busy"].split())
+        raise Unsuitable(f"a killed deploy is still at work there: process {pids} (wait for it, or end it there)")
+    megabytes, _, place = said.get("free", "").strip().partition(" ")
+    if megabytes.isdigit() and int(megabytes) < FREE_MEGABYTES:
+        raise Unsuitable(f"{megabytes} MB free on {place.strip()}, {FREE_MEGABYTES} are needed (free some space)")

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from deploy.inventory import ROOT
-from gatehouse.identity import Pki, Vault, new_identity
+from gatehouse.identity import Pki, Vault, VaultError, new_identity
 from gatehouse.proof.credentials import keep_revoked
 from gatehouse.site import INTERNET, Site
 
@@ -37,6 +37,13 @@ def identity_of(name: str) -> Path:
 
 def open_vault(site: Site) -> Vault:
     """The site's vault. Raises `VaultError` if it is missing or this identity doesn't open it."""
+    if not vault_path(site).exists():
+        make = (
+            "`./kit lab.up` makes the lab's"
+            if site.lab
+            else f"restore its backup, or `./kit init {site.name}` makes one"
+        )
+        raise VaultError(f"{vault_path(site)}: no vault ({make})")
     return Vault.open(vault_path(site), identities=[identity_path(site)])
 
 

@@ -16,14 +16,18 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError
 from pyinfra import host
 from pyinfra.api import FactBase, StringCommand, operation
+from pyinfra.api.exceptions import PyinfraError
 
 TEMPLATES = Path(__file__).resolve().parent.parent / "templates"
 HEADER = "Managed by Gatehouse: changes made here are overwritten by the next deploy."
 STAMP = "/usr/lib/gatehouse/stamp"
 LOADED = "/run/gatehouse/loaded"
+# A staged tree is STAGED.XXXXXX. What a killed deploy left of it, and of POLICY, the next one removes at its beginning.
+STAGED = "/run/gatehouse-staged"
+POLICY = "/usr/sbin/policy-rc.d"
 
 _environment = Environment(
     loader=FileSystemLoader(TEMPLATES),
@@ -59,11 +63,29 @@ class Directory:
     mode: int = 0o755
 
 
+class TemplateRefused(PyinfraError):
+    """A template that can't be rendered; pyinfra prints it as one line."""
+
+
+def _place(error: TemplateError) -> str:
+    """`line 3: `, in the template that an error came from, as far as that is known."""
+    line, frame = getattr(error, "lineno", None), error.__traceback__
+    while frame is not None:
+        if frame.tb_frame.f_code.co_filename.endswith(".j2"):
+            line = frame.tb_lineno
+        frame = frame.tb_next
+    return f"line {line}: " if line else ""
+
+
 def template(
     role: str, path: str, *, to: str = "", owner: str = "root", group: str = "root", mode: int = 0o644, **context: Any
 ) -> File:
     """The file `path`, or `to` where one template serves several, from `templates/ROLE/PATH.j2` with `header`."""
-    text = _environment.get_template(f"{role}{path}.j2").render(header=HEADER, **context)
+    name = f"{role}{path}.j2"
+    try:
+        text = _environment.get_template(name).render(header=HEADER, **context)
+    except TemplateError as error:
+        raise TemplateRefused(f"templates/{name}: {_place(error)}{error} (mend the template)") from None
     return File(to or path, text.encode(), owner, group, mode)
 
 
@@ -171,14 +193,15 @@ def packages(*names: str) -> Generator[StringCommand, None, None]:
     apt = "DEBIAN_FRONTEND=noninteractive apt-get -q -y --no-install-recommends -o DPkg::Lock::Timeout=120"
     options = "-o Dpkg::Options::=--force-confdef -o Dpkg::Options::=--force-confold -o Acquire::Retries=3"
     yield StringCommand(
-        "set -eu; P=/usr/sbin/policy-rc.d; [ -e $P ] || { printf '#!/bin/sh\\nexit 101\\n' > $P; chmod 0755 $P; };"
-        " trap 'rm -f /usr/sbin/policy-rc.d' EXIT;"
+        f"set -eu; P={POLICY}; [ -e $P ] || {{ trap 'rm -f {POLICY}' EXIT;"
+        " printf '#!/bin/sh\\n# Gatehouse: only while it installs\\nexit 101\\n' > $P; chmod 0755 $P; };"
         # What a run that was killed in the middle of a transaction left behind.
         " dpkg --configure -a --force-confdef --force-confold >/dev/null;"
         " [ -n \"$(find /var/lib/apt/lists -maxdepth 1 -name '*Packages*' -mmin -1440 | head -1)\" ] ||"
-        " apt-get -q update -o Acquire::Retries=3;"
+        " apt-get -q update -o Acquire::Retries=3 || true;"
         f" {apt} {options} install {shlex.join(missing)} ||"
-        f" {{ apt-get -q update; {apt} {options} install {shlex.join(missing)}; }}"
+        f" {{ apt-get -q update; {apt} {options} install {shlex.join(missing)}; }} ||"
+        " { echo 'gatehouse: no packages installed (does the mirror in /etc/apt answer, and is there room?)' >&2; exit 1; }"
     )
     seen.update(missing)
 
@@ -214,11 +237,12 @@ def swap(changed: Iterable[File], staged: Iterable[File], check: str | None = No
         swaps.append(
             f"mkdir -p -m 0755 {shlex.quote(str(path.parent))}; rm -f {beside};"
             f" cp --preserve=mode,ownership -- {source} {beside} && sync -- {beside} && mv -fT -- {beside} {target}"
-            f" || {{ rm -f {beside}; echo 'gatehouse: {entry.path} not written' >&2; exit 1; }}"
+            f" || {{ rm -f {beside}; echo 'gatehouse: {entry.path} not written: it is as it was (is there room?)' >&2;"
+            " exit 1; }"
         )
     refused = "echo 'gatehouse: the new files were not accepted, nothing is replaced' >&2; exit 1"
     script = (
-        "set -eu; umask 022; export STAGED; STAGED=$(mktemp -d /run/gatehouse-staged.XXXXXX);"
+        f"set -eu; umask 022; export STAGED; STAGED=$(mktemp -d {STAGED}.XXXXXX);"
         " trap 'rm -rf \"$STAGED\"' EXIT; base64 -d | tar -x -p -C \"$STAGED\" --no-overwrite-dir; "
     )
     return script + (f"{{ {check}; }} || {{ {refused}; }}; " if check else "") + "; ".join(swaps), _archive(staged)
