@@ -94,6 +94,9 @@ def init(
     """Write a new site: inventory, group data, device registry, vault; asks for what is not given on a terminal."""
     from deploy import newsite
 
+    if newsite.lacks_vault(name):
+        _tell_written(name, newsite.write_vault(name))
+        return
     given = {"address": address, "user": user, "key": key, "uplink": uplink}
     given |= {"uplink_address": uplink_address, "trunk": trunk, "lan": lan}
     if not address:
@@ -104,7 +107,11 @@ def init(
     answers = newsite.Answers(
         name, domain=domain, gateway=gateway, router=router, prefix=prefix, ipv6=not no_ipv6, **given
     )
-    for path in newsite.write(answers):
+    _tell_written(name, newsite.write(answers))
+
+
+def _tell_written(name: str, paths: list[Path]) -> None:
+    for path in paths:
         print(f"wrote {path.relative_to(ROOT) if path.is_relative_to(ROOT) else path}")
     print(f"Keep a copy of the last one somewhere safe: it opens the vault. Next: ./kit trust --site {name}")
 
@@ -160,6 +167,36 @@ def build_lab(site: Site) -> None:
 
     lab.up(lab.from_site(site, lab.default_name()))
     vaults.prepare_lab(site)
+
+
+NAMED = {**SITE, "name": "the device; more than once for several"}
+
+
+@task(iterable=["name"], help=NAMED)
+@told
+def revoke(_: Context, name: list[str], site: str = "lab") -> None:
+    """Lost or stolen: refuse a device and end its session, now and for good."""
+    from deploy import devices
+
+    devices.revoke(_site(site), name, print)
+
+
+@task(iterable=["name"], help=NAMED)
+@told
+def quarantine(_: Context, name: list[str], site: str = "lab") -> None:
+    """Suspected: cut a device from everything but what diagnosis needs, until it is released."""
+    from deploy import devices
+
+    devices.quarantine(_site(site), name, print)
+
+
+@task(iterable=["name"], help=NAMED)
+@told
+def release(_: Context, name: list[str], site: str = "lab") -> None:
+    """Take a device out of quarantine."""
+    from deploy import devices
+
+    devices.release(_site(site), name, print)
 
 
 TIERS = ("unit", "roles", "lab")
@@ -318,6 +355,9 @@ namespace = Collection(
     harden,
     init,
     plan,
+    quarantine,
+    release,
+    revoke,
     test,
     trust,
     verify,

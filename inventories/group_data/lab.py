@@ -9,6 +9,9 @@ from roles import declared
 
 _state = State(os.environ.get("GATEHOUSE_LAB", "lab"))
 _key = _state.prepare()
+# A lab has a registry of its own, which starts as a copy of this one.
+_registry = _state.directory / "devices.toml"
+_first = Path(__file__).parent.parent / "devices" / "lab.toml"
 
 site = Site(
     name="lab",
@@ -47,5 +50,5 @@ site = Site(
     destinations={
         "vendor-cloud": {"addresses": ["198.51.100.80/32", "2001:db8:51::80/128"], "port": 443, "segments": ["iot"]},
     },
-    devices=read_registry(Path(__file__).parent.parent / "devices" / "lab.toml"),
+    devices=read_registry(_registry if _registry.exists() else _first),
 )

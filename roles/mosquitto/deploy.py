@@ -19,6 +19,8 @@ REREAD = tuple(f"{CREDENTIALS}/{name}" for name in ("acl", "crl.pem", "server.cr
 READ_AT_START = (CONFIGURATION, SANDBOX, f"{CREDENTIALS}/ca.crt")
 LOADS = (*READ_AT_START, *REREAD)
 GUARD = "/usr/lib/gatehouse/mosquitto-guard"
+DISCONNECT = "/usr/lib/gatehouse/mosquitto-disconnect"
+CHECK = f'python3 "$STAGED"{GUARD} check "$STAGED"'
 # The log is in the journal: nothing to rotate, and nobody would read what the broker says after this job's reload.
 NIGHT_JOB = "/etc/logrotate.d/mosquitto"
 
@@ -41,11 +43,11 @@ def configure(target: Target) -> None:
     """The whole set at once: a broker was started on it, in private, before any of it is replaced."""
     lifecycle.files(
         lifecycle.Directory(CREDENTIALS, group=service.user, mode=0o750),
-        lifecycle.File(GUARD, Path(__file__).with_name("guard.py").read_bytes(), mode=0o755),
+        lifecycle.File(DISCONNECT, Path(__file__).with_name("disconnect.py").read_bytes(), mode=0o755),
         *configuration(target),
         *credentials(target),
         name="Configure mosquitto",
-        check=f'python3 "$STAGED"{GUARD} check "$STAGED"',
+        check=CHECK,
     )
 
 
@@ -72,6 +74,7 @@ def configuration(target: Target) -> list[lifecycle.File]:
     stamp = " ".join([lifecycle.STAMP, UNIT, *LOADS])
     firewall = nftables.service.units[0]
     return [
+        lifecycle.File(GUARD, Path(__file__).with_name("guard.py").read_bytes(), mode=0o755),
         lifecycle.template(
             "mosquitto",
             CONFIGURATION,

@@ -17,6 +17,7 @@ from roles.undo import guarded
 UNIT = service.units[0]
 RULESET = "/etc/gatehouse/firewall.nft"
 LOADER = "/usr/lib/gatehouse/firewall"
+CHECK = f'nft -c -f "$STAGED"{RULESET}'
 UNIT_FILE = f"/etc/systemd/system/{UNIT}"
 
 
@@ -44,7 +45,7 @@ def configure_and_activate(target: Target) -> None:
     )
     guarded(
         "firewall",
-        partial(lifecycle.files._inner, *files, check=f'nft -c -f "$STAGED"{RULESET}'),
+        partial(lifecycle.files._inner, *files, check=CHECK),
         partial(loaded, UNIT, RULESET),
         saves=[RULESET, LOADER, UNIT_FILE],
         restore=(

@@ -19,4 +19,6 @@ def loaded(unit: str, file: str) -> Generator[StringCommand, None, None]:
     if not enabled:
         yield StringCommand(f"systemctl daemon-reload && systemctl enable -- {unit}")
     if state.get("ActiveState") != "active" or not host.get_fact(RulesetLoaded, file=file):
-        yield StringCommand(f"nft -c -f {shlex.quote(file)} && systemctl daemon-reload && systemctl reload-or-restart -- {unit}")
+        yield StringCommand(
+            f"nft -c -f {shlex.quote(file)} && systemctl daemon-reload && systemctl reload-or-restart -- {unit}"
+        )
