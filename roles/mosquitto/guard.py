@@ -181,11 +181,11 @@ def reload() -> None:
     """Makes the broker read its files again; where it says that it could not, or a reload can't do it, restarts it."""
     if _only_reread_differ():
         mark = _journal("-n", "0", "--show-cursor").strip().rpartition("-- cursor: ")[2]
-        subprocess.run(["systemctl", "reload", UNIT], check=True)
         try:
+            subprocess.run(["systemctl", "reload", UNIT], check=True)
             _was_reread(mark)
             return
-        except (Refused, OSError) as refused:
+        except (Refused, OSError, subprocess.SubprocessError) as refused:
             print(f"gatehouse: {refused}: restarting it", file=sys.stderr)
     subprocess.run(["systemctl", "restart", UNIT], check=True)
 
