@@ -9,6 +9,7 @@ from pyinfra.api import deploy
 from gatehouse.site import Site
 from roles import lifecycle
 from roles.ssh import service
+from roles.ssh.facts import KEYS
 from roles.ssh.operations import ACCEPTED_BY_SSHD, cleared, prepared
 from roles.target import Target
 from roles.undo import Login, guarded
@@ -16,8 +17,6 @@ from roles.undo import Login, guarded
 UNIT = service.units[0]
 CONFIGURATION = "/etc/ssh/sshd_config.d/10-gatehouse.conf"
 HOST_KEY = "/etc/ssh/ssh_host_ed25519_key"
-# Outside the home directory, which its owner can write: only root adds a key.
-KEYS = "/etc/ssh/authorized_keys.d"
 SUDOERS = "/etc/sudoers.d/50-gatehouse"
 
 # What sshd offers of itself, without NIST curves and finite fields: sntrup761x25519 and curve25519 in OpenSSH 9.2, with
@@ -61,7 +60,7 @@ def configure_and_activate(site: Site) -> None:
 
 def tidy(site: Site) -> None:
     """Only once the new configuration is confirmed: it no longer needs what is removed here."""
-    cleared(site.ssh.user, HOST_KEY, CONFIGURATION, name="Remove weak host keys and moduli")
+    cleared(site.ssh.user, HOST_KEY, CONFIGURATION, name="Remove weak host keys and moduli, and keys of others")
 
 
 def configuration(site: Site) -> tuple[lifecycle.File | lifecycle.Directory, ...]:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pyinfra.api import FactBase
 
 DIRECTORY = "/etc/ssh"
+# Outside the home directory, which its owner can write: only root adds a key.
+KEYS = f"{DIRECTORY}/authorized_keys.d"
 MODULI = f"{DIRECTORY}/moduli"
 LISTENS = "^[[:space:]]*(Port|ListenAddress)[[:space:]]"
 SMALLEST_MODULUS = 3071  # bits; moduli(5) gives one less than their name says
@@ -24,7 +26,13 @@ class HostState:
     socket: bool = False
     weak_keys: tuple[str, ...] = ()
     weak_moduli: bool = False
+    others: tuple[str, ...] = ()
     elsewhere: tuple[str, ...] = ()
+
+    @property
+    def clear(self) -> bool:
+        """Whether nothing is left to take away: weak host keys and moduli, authorized keys of others."""
+        return not (self.weak_keys or self.weak_moduli or self.others)
 
 
 class SshHost(FactBase[HostState]):
@@ -40,6 +48,7 @@ class SshHost(FactBase[HostState]):
             " systemctl is-active --quiet ssh.socket && echo socket;"
             f" for f in {DIRECTORY}/ssh_host_*; do"
             f" case $f in {host_key}|{host_key}.pub) ;; *) [ ! -e $f ] || echo weak $f;; esac; done;"
+            f" for f in {KEYS}/*; do [ ! -e $f ] || [ $f = {KEYS}/{name} ] || echo other $f; done;"
             f" awk '!/^#/ && NF >= 7 && $5 < {SMALLEST_MODULUS} {{ print \"moduli\"; exit }}' {MODULI} 2>/dev/null;"
             f" grep -ilsE '{LISTENS}' {DIRECTORY}/sshd_config {DIRECTORY}/sshd_config.d/*.conf | grep -vxF {own}"
             " | sed 's/^/elsewhere /'; true"
@@ -57,5 +66,6 @@ class SshHost(FactBase[HostState]):
             socket="socket" in words,
             weak_keys=tuple(row[1] for row in rows if row[0] == "weak"),
             weak_moduli="moduli" in words,
+            others=tuple(row[1] for row in rows if row[0] == "other"),
             elsewhere=tuple(row[1] for row in rows if row[0] == "elsewhere"),
         )

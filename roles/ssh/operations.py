@@ -34,6 +34,7 @@ done
 def prepared(user: str, host_key: str, own: str) -> Generator[StringCommand, None, None]:
     """The administrator's account without a password, an Ed25519 host key, no port or address set in other files."""
     state = host.get_fact(SshHost, user=user, host_key=host_key, own=own)
+    host.connector_data["gatehouse_ssh_clear"] = state.clear
     name = shlex.quote(user)
     if not state.exists:
         # An asterisk, not an exclamation mark: no password fits, but the account is not locked for keys.
@@ -50,10 +51,12 @@ def prepared(user: str, host_key: str, own: str) -> Generator[StringCommand, Non
 
 @operation()
 def cleared(user: str, host_key: str, own: str) -> Generator[StringCommand, None, None]:
-    """Removes host keys that sshd no longer uses, and Diffie-Hellman groups below 3072 bits."""
+    """Removes host keys that sshd no longer uses, short Diffie-Hellman groups, and former administrators' keys."""
+    if host.connector_data.get("gatehouse_ssh_clear"):
+        return
     state = host.get_fact(SshHost, user=user, host_key=host_key, own=own)
-    if state.weak_keys:
-        yield StringCommand(f"rm -f -- {shlex.join(state.weak_keys)}")
+    if state.weak_keys or state.others:
+        yield StringCommand(f"rm -f -- {shlex.join([*state.weak_keys, *state.others])}")
     if state.weak_moduli:
         yield StringCommand(
             f"awk '/^#/ || $5 >= {SMALLEST_MODULUS}' {MODULI} >{MODULI}.gatehouse-new"

@@ -9,7 +9,7 @@ import pytest
 
 from roles import lifecycle
 from roles.ssh import deploy as ssh
-from roles.ssh.facts import MODULI, SshHost
+from roles.ssh.facts import KEYS, MODULI, SshHost
 from roles.ssh.operations import LISTENS
 from roles.target import Target
 from tests.roles.judge import Judge, judging
@@ -49,7 +49,7 @@ def test_a_broken_sudoers_file_is_refused(judge: Judge, target: Target) -> None:
 
 
 def test_a_key_that_is_none_is_refused(judge: Judge, target: Target) -> None:
-    keys = f"{ssh.KEYS}/gatekeeper"
+    keys = f"{KEYS}/gatekeeper"
     verdict = judge.accepts(
         altered(target, keys, b"AAAAC3NzaC1lZDI1NTE5", b"AAAAC3NzaC1lZDI1NTE6"), ssh.check(target.site)
     )
@@ -96,7 +96,7 @@ def test_only_the_administrator_gets_in_and_only_with_a_key(judge: Judge, target
     assert settings["authenticationmethods"] == "publickey"
     assert {settings[name] for name in ("passwordauthentication", "kbdinteractiveauthentication")} == {"no"}
     assert {settings[name] for name in ("allowtcpforwarding", "x11forwarding", "allowagentforwarding")} == {"no"}
-    assert settings["authorizedkeysfile"] == f"{ssh.KEYS}/%u"
+    assert settings["authorizedkeysfile"] == f"{KEYS}/%u"
 
 
 def test_no_weak_algorithm_is_offered_and_pyinfra_still_finds_one(judge: Judge, target: Target) -> None:
@@ -119,16 +119,17 @@ def test_the_administrator_may_become_root_without_a_password_and_others_may_not
 
 
 def test_authorized_keys_are_the_sites_and_only_root_can_write_them(target: Target) -> None:
-    (keys,) = (
-        f for f in ssh.configuration(target.site) if isinstance(f, lifecycle.File) and f.path.startswith(ssh.KEYS)
-    )
+    (keys,) = (f for f in ssh.configuration(target.site) if isinstance(f, lifecycle.File) and f.path.startswith(KEYS))
     assert keys.content.decode() == f"{KEY}\n"
     assert (keys.owner, keys.mode & 0o022) == ("root", 0)
 
 
 def test_the_fact_tells_a_fresh_host_from_a_prepared_one(judge: Judge) -> None:
     ask = SshHost().command("gatekeeper", ssh.HOST_KEY, ssh.CONFIGURATION)
-    judge.run("printf '\\n  port 2200\\n' >>/etc/ssh/sshd_config; usermod -p '' gatekeeper")
+    judge.run(
+        "printf '\\n  port 2200\\n' >>/etc/ssh/sshd_config; usermod -p '' gatekeeper;"
+        f" mkdir -p {KEYS}; touch {KEYS}/gatekeeper {KEYS}/former"
+    )
     fresh = SshHost().process(judge.run(ask).output.splitlines())
     assert fresh.exists
     assert not fresh.locked
@@ -136,10 +137,12 @@ def test_the_fact_tells_a_fresh_host_from_a_prepared_one(judge: Judge) -> None:
     assert fresh.weak_moduli
     assert any("ecdsa" in path for path in fresh.weak_keys)
     assert not any("ed25519" in path for path in fresh.weak_keys)
+    assert fresh.others == (f"{KEYS}/former",)
+    assert not fresh.clear
     assert fresh.elsewhere == ("/etc/ssh/sshd_config",)
 
     judge.run(
-        "usermod -p '*' -s /bin/bash gatekeeper; rm /etc/ssh/ssh_host_[er][cs]*; rm -f /etc/ssh/ssh_host_dsa*;"
+        f"rm {KEYS}/former /etc/ssh/ssh_host_[er][cs]*; usermod -p '*' -s /bin/bash gatekeeper;"
         f" awk '$5 >= 3071' {MODULI} >/tmp/moduli && cp /tmp/moduli {MODULI};"
         f" sed -i -E 's/{LISTENS}/# &/I' /etc/ssh/sshd_config"
     )
@@ -147,7 +150,8 @@ def test_the_fact_tells_a_fresh_host_from_a_prepared_one(judge: Judge) -> None:
     assert prepared.locked
     assert prepared.shell == "/bin/bash"
     assert prepared.host_key
-    assert not (prepared.weak_moduli or prepared.weak_keys or prepared.elsewhere)
+    assert prepared.clear
+    assert not prepared.elsewhere
 
 
 def altered(target: Target, path: str, old: bytes, new: bytes) -> list[lifecycle.File | lifecycle.Directory]:
