@@ -8,12 +8,13 @@ from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
 from gatehouse.site.declaration import Listener, Service, Transport
 
 INTERNET = "internet"
 MANAGEMENT = "management"
+USUAL_SEGMENTS = ("iot", MANAGEMENT, "guest", "internal", INTERNET)
 
 # A bridge is named br-SEGMENT and Linux allows 15 characters (IFNAMSIZ): 12 are left for the segment.
 SegmentName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9]{0,11}$")]
@@ -22,6 +23,8 @@ DomainName = Annotated[str, StringConstraints(pattern=r"^([a-z0-9]([a-z0-9-]{0,6
 InterfaceName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,14}$")]
 UserName = Annotated[str, StringConstraints(pattern=r"^[a-z_][a-z0-9_-]{0,31}$")]
 HardwareAddress = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{2}(:[0-9a-f]{2}){5}$", to_lower=True)]
+Serial = Annotated[str, StringConstraints(pattern=r"^[1-9a-f][0-9a-f]{0,39}$")]
+Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 IPAddress = IPv4Address | IPv6Address
 
@@ -187,7 +190,12 @@ class Setting(Model):
 
 
 class Device(Model):
-    """A device of the registry: public facts only. `serials` are certificate serials in hexadecimal, newest first."""
+    """A device of the registry: public facts only.
+
+    `serials` are the serial numbers of its certificates in hexadecimal, newest first. Of the newest are `not_before`,
+    `not_after` (UTC) and `spki_sha256`, the SHA-256 of its public key (DER SubjectPublicKeyInfo, lower-case hex).
+    `hmac_key` is the number of the key that signs its messages.
+    """
 
     name: HostName
     model: str
@@ -196,7 +204,11 @@ class Device(Model):
     hardware_address: HardwareAddress | None = None
     address: IPv4Address | None = None
     status: Literal["active", "quarantined", "revoked"] = "active"
-    serials: tuple[str, ...] = ()
+    serials: tuple[Serial, ...] = ()
+    not_before: AwareDatetime | None = None
+    not_after: AwareDatetime | None = None
+    spki_sha256: Digest | None = None
+    hmac_key: int | None = Field(default=None, ge=1)
 
 
 class Site(Model):

@@ -43,7 +43,7 @@ def settle(data: Mapping[str, Any]) -> dict[str, Any]:
     problems += _device_problems(sound)
     if problems:
         raise SiteError(problems)
-    return {**data, "services": services}
+    return {**data, "services": services, "devices": tuple(sound["devices"])}
 
 
 def _items(value: Any) -> Mapping[str, Any]:
@@ -65,13 +65,18 @@ def _field_problems(data: Mapping[str, Any]) -> Iterator[Problem]:
         except ValidationError as error:
             yield from (_problem(name, details) for details in error.errors())
     for index, device in enumerate(_entries(data.get("devices"))):
-        try:
-            model.Device.model_validate(device)
-        except ValidationError as error:
-            where = device.get("name", index + 1) if isinstance(device, Mapping) else index + 1
-            yield from (_problem("device", {**d, "loc": (str(where), *d["loc"])}) for d in error.errors())
+        yield from entry_problems(device, index + 1)
     for name in data.keys() - fields.keys():
         yield Problem(f"site.{name}", "unknown key", "remove it, or look for a slip of the pen")
+
+
+def entry_problems(entry: Any, number: int) -> Iterator[Problem]:
+    """What is wrong with the fields of one entry of the registry; without a name it is called by its number."""
+    try:
+        model.Device.model_validate(entry)
+    except ValidationError as error:
+        where = entry.get("name", number) if isinstance(entry, Mapping) else number
+        yield from (_problem("device", {**d, "loc": (str(where), *d["loc"])}) for d in error.errors())
 
 
 def _entries(value: Any) -> tuple[Any, ...]:
@@ -173,11 +178,14 @@ def _with_settings(sound: Mapping[str, Any]) -> tuple[tuple[Service, ...], list[
     ssh: model.Ssh | None = sound["ssh"]
 
     def applied(service: Service, listener: Listener) -> Listener:
-        change: dict[str, Any] = {}
+        # Roles speak of the usual segments; a site need not have them all.
+        known = sound["known_segments"]
+        default = tuple(s for s in listener.reachable_from if s in known or s not in model.USUAL_SEGMENTS)
+        change: dict[str, Any] = {"reachable_from": default}
         setting = settings.get(service.name)
         if setting and 1 <= setting.ports.get(listener.name, 1) <= 65535:
             change["port"] = setting.ports.get(listener.name, listener.port)
-            change["reachable_from"] = setting.reachable_from.get(listener.name, listener.reachable_from)
+            change["reachable_from"] = setting.reachable_from.get(listener.name, default)
         if ssh and listener.encryption == "ssh":
             change["port"] = ssh.port
         return listener.model_copy(update=change)
@@ -330,17 +338,25 @@ def _device_problems(sound: Mapping[str, Any]) -> Iterator[Problem]:
             if (fact, scope) in seen:
                 yield Problem(place, f"{fact} {value} is that of '{seen[fact, scope]}' too", "each device has its own")
             seen[fact, scope] = device.name
-        if device.gateway not in sound["known_gateways"]:
-            yield Problem(place, f"unknown gateway '{device.gateway}'", "use a gateway of the site")
-        elif device.gateway in gateways:
-            network = gateways[device.gateway].networks.get(device.segment)
-            if device.segment not in sound["known_networks"][device.gateway]:
-                yield Problem(place, f"gateway '{device.gateway}' has no segment '{device.segment}'", "use one it has")
-            elif network is None:
-                continue
-            elif device.address and not any(device.address in p for p in network.prefixes):
-                yield Problem(
-                    place, f"{device.address} is outside {network.prefixes[0]}", "use an address of its segment"
-                )
-            elif device.address and device.address in network.addresses:
-                yield Problem(place, f"{device.address} is the gateway's own", "use another")
+        # of a gateway or network that is broken itself nothing can be said, and enough is
+        gateway = gateways.get(device.gateway)
+        broken = gateway is None and device.gateway in sound["known_gateways"]
+        known = sound["known_networks"].get(device.gateway, ())
+        if not broken and (gateway is None or device.segment in gateway.networks or device.segment not in known):
+            yield from place_problems(device, gateways)
+
+
+def place_problems(device: model.Device, gateways: Mapping[str, model.Gateway]) -> Iterator[Problem]:
+    """What is wrong with where a device is: its gateway, its segment there, its address in that."""
+    place = f"device '{device.name}'"
+    if device.gateway not in gateways:
+        yield Problem(place, f"unknown gateway '{device.gateway}'", "use a gateway of the site")
+        return
+    network = gateways[device.gateway].networks.get(device.segment)
+    if network is None:
+        yield Problem(place, f"gateway '{device.gateway}' has no segment '{device.segment}'", "use one it has")
+    elif device.address and not any(device.address in p for p in network.prefixes):
+        where = network.prefixes[0] if network.prefixes else f"'{device.segment}', which has no fixed prefix"
+        yield Problem(place, f"{device.address} is outside {where}", "use an address of its segment")
+    elif device.address and device.address in network.addresses:
+        yield Problem(place, f"{device.address} is the gateway's own", "use another")

@@ -16,7 +16,7 @@ import socket
 import ssl
 import sys
 
-# CONNECT: MQTT 5, clean start, keep-alive 10 s, no properties (session expiry 0), no identifier: the certificate names it.
+# CONNECT: MQTT 5, clean start, keep-alive 10 s, session expiry 0, no identifier: the certificate names it.
 CONNECT = bytes([0x10, 13, 0, 4, *b"MQTT", 5, 2, 0, 10, 0, 0, 0])
 DISCONNECT = bytes([0xE0, 0])
 CONNACK = 0x20

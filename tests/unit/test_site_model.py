@@ -166,6 +166,16 @@ def test_a_broken_network_is_reported_once_and_not_as_missing_too() -> None:
     assert len(found) == 1 and "is no IPv4 prefix" in found[0]
 
 
+def test_a_site_need_not_have_every_usual_segment_but_a_listener_for_any_other_is_refused() -> None:
+    data = description()
+    usual = BROKER.listeners[0].model_copy(update={"reachable_from": ("iot", "internal")})
+    data["services"] = (BROKER.model_copy(update={"listeners": (usual,)}), SSH)
+    assert Site(**data).listener("mosquitto", "mqtts").reachable_from == ("iot",)
+    other = BROKER.listeners[0].model_copy(update={"reachable_from": ("iot", "nowhere")})
+    data["services"] = (BROKER.model_copy(update={"listeners": (other,)}), SSH)
+    assert "unknown segment 'nowhere'" in problems(data)[0]
+
+
 def test_the_sites_ssh_port_moves_the_listener() -> None:
     assert Site(**changed("ssh/port", 2222)).listener("ssh", "ssh").port == 2222
 
