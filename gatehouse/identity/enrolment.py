@@ -1,0 +1,234 @@
+"""Enrols devices: each gets a certificate, an HMAC key of its own, an entry in the registry, and its bundle.
+
+They are written in this order, a batch at a time: vault, bundles, registry. A device is enrolled once the registry says
+so. When the writer dies before that, the next run takes up a whole bundle as it is and makes the others anew; what it
+replaces had left nowhere, and the serial number of its certificate is kept so that it can be revoked with the device.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from hashlib import sha256
+from itertools import islice
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+
+from gatehouse.errors import GatehouseError
+from gatehouse.identity import bundle as bundles
+from gatehouse.identity.authority import PkiError, read_key
+from gatehouse.identity.bundle import Broker, Bundle
+from gatehouse.identity.candidates import Judge, Refusal, Request, Sorted
+from gatehouse.identity.files import locked
+from gatehouse.identity.leaf import spki
+from gatehouse.identity.passwords import raw_key
+from gatehouse.identity.pins import BROKER, broker_addresses, broker_certificate, broker_host, pins_of
+from gatehouse.identity.pki import Pki
+from gatehouse.identity.store import SecretStore
+from gatehouse.site import Device, Site
+from gatehouse.site.registry_writer import Registry, facts_of
+
+BATCH = 2000
+"""Devices enrolled in one go: what a killed run does again."""
+_LARGEST_BATCH = 5000
+
+Progress = Callable[[int, int], None]
+"""Told how many devices are done, of how many."""
+
+
+class EnrolmentError(GatehouseError):
+    """Devices that can't be enrolled: one line each. None was."""
+
+
+@dataclass
+class Outcome:
+    """The names of the devices that were enrolled now and before, and the requests that were refused."""
+
+    enrolled: list[str] = field(default_factory=list)
+    already: list[str] = field(default_factory=list)
+    refused: list[Refusal] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Made:
+    """A device's new or found bundle; `older` are serial numbers of certificates that it replaces."""
+
+    bundle: Bundle
+    older: tuple[str, ...] = ()
+    found: bool = False
+
+
+def hmac_secret(name: str, number: int) -> str:
+    """The name in the vault of a device's HMAC key."""
+    return f"devices/{name}/hmac/{number}"
+
+
+class Enroller:
+    """Enrols the devices of one site; `pki` is the one in `vault`, `directory` is the site's `out/SITE`."""
+
+    def __init__(self, site: Site, vault: SecretStore, pki: Pki, registry: Registry, directory: Path) -> None:
+        self._site = site
+        self._vault = vault
+        self._pki = pki
+        self._registry = registry
+        self._directory = directory
+        self._judge = Judge(site, pki.device_dns_name("")[1:])
+        self._root, self._chain = pki.trust_anchor, pki.trust_chain_for_devices()
+        self._brokers: dict[str, Broker] = {}
+
+    def check(self, requests: Iterable[Request]) -> Sorted:
+        """Which requests can be met, and why the others can't; changes nothing."""
+        return self._judge.sort(requests, self._registry.read())
+
+    def enrol(
+        self,
+        requests: Sequence[Request],
+        progress: Progress = lambda done, total: None,
+        keep_going: bool = False,
+        partitions: bool = False,
+        unread: Iterable[Refusal] = (),
+    ) -> Outcome:
+        """Enrol devices, with an NVS partition each if asked for; one that was enrolled before stays as it is.
+
+        When one is refused, none is enrolled, unless `keep_going`: then the others are. `unread` are refusals that the
+        caller has itself. Raises `EnrolmentError`, and what vault, bundles and registry raise: run again, it goes on.
+        """
+        checked = self.check(requests)
+        refused = sorted([*unread, *checked.refused], key=lambda refusal: refusal.line or 0)
+        if refused and not keep_going:
+            raise EnrolmentError("\n".join(map(str, refused)))
+        outcome = Outcome(already=checked.already, refused=refused)
+        wanted = [request for request, _ in checked.wanted]
+        if not wanted:
+            return outcome
+        bundles.prepare(self._directory, self._root, self._chain)
+        # the vault is written whole each time, so the batches grow with it
+        size = max(BATCH, min(_LARGEST_BATCH, len(wanted) // 20))
+        remaining = iter(wanted)
+        while batch := list(islice(remaining, size)):
+            with locked(self._directory):
+                again = self.check(batch)  # another process may have been at it
+                self._enrol(again.wanted, partitions)
+            outcome.enrolled += [device.name for _, device in again.wanted]
+            outcome.already += again.already
+            outcome.refused += again.refused
+            progress(len(outcome.enrolled), len(wanted))
+        return outcome
+
+    def broker(self, gateway: str) -> Broker:
+        """Where the devices behind a gateway find their broker, and its pins."""
+        if gateway not in self._brokers:
+            server = broker_certificate(self._pki, self._site, gateway)
+            pins = pins_of(self._vault, server)
+            port = self._site.listener(*BROKER).port
+            addresses = tuple(broker_addresses(self._site, gateway))
+            self._brokers[gateway] = Broker(broker_host(self._site), port, addresses, pins)
+        return self._brokers[gateway]
+
+    def _enrol(self, wanted: Sequence[tuple[Request, Device]], partitions: bool) -> None:
+        left = set(os.listdir(self._directory))
+        made = [self._make(request, device, device.name in left) for request, device in wanted]
+        new = {each.bundle.name: each.bundle for each in made if not each.found}
+        with self._vault.transaction():
+            for name in self._vault.names("devices/"):
+                # of a former device of that name, or a run that was killed: neither may sign for this one
+                if name.split("/")[1] in new and "/hmac/" in name:
+                    self._vault.delete(name)
+            for name, bundle in new.items():
+                self._vault.set(hmac_secret(name, bundle.hmac_key_number), bundle.hmac_key.hex(), "hmac-key")
+        for each in made:
+            if not each.found:
+                bundles.write(self._directory, each.bundle)
+            if partitions:
+                bundles.write_partition(self._directory / each.bundle.name)
+        bundles.settle(self._directory)
+        with self._registry.transaction() as registry:
+            for (_, device), each in zip(wanted, made, strict=True):
+                self._register(registry, device, each)
+
+    def _make(self, request: Request, device: Device, left: bool) -> _Made:
+        older: tuple[str, ...] = ()
+        if left:
+            place = self._directory / device.name
+            found = bundles.read(place)
+            if found is not None and self._is_good(found, request, device):
+                return _Made(found, found=True)
+            older = _serial_in(place / "certificate.pem")
+        issued = self._pki.device(device.name, csr=request.csr)
+        bundle = Bundle(
+            site=self._site.name,
+            name=device.name,
+            model=device.model,
+            gateway=device.gateway,
+            segment=device.segment,
+            broker=self.broker(device.gateway),
+            serial=f"{issued.serial:x}",
+            not_before=issued.not_before,
+            not_after=issued.not_after,
+            spki_sha256=issued.spki_sha256,
+            hmac_key_number=1,
+            ca_pem=self._root,
+            chain_pem=self._chain,
+            certificate_pem=issued.chain_pem,
+            key_pem=issued.key_pem,
+            hmac_key=raw_key(),
+        )
+        return _Made(bundle, older)
+
+    def _is_good(self, found: Bundle, request: Request, device: Device) -> bool:
+        """Whether a bundle that a killed run has left is what this run would make."""
+        expected = replace(
+            found,
+            site=self._site.name,
+            name=device.name,
+            model=device.model,
+            gateway=device.gateway,
+            segment=device.segment,
+            broker=self.broker(device.gateway),
+            ca_pem=self._root,
+            chain_pem=self._chain,
+        )
+        secret = hmac_secret(found.name, found.hmac_key_number)
+        if found != expected or secret not in self._vault or self._vault.get_text(secret) != found.hmac_key.hex():
+            return False
+        try:
+            certificate = x509.load_pem_x509_certificate(found.certificate_pem)
+            authority = x509.load_pem_x509_certificate(self._pki.authority_certificates()["devices"])
+            certificate.verify_directly_issued_by(authority)
+            key = device.spki_sha256 if request.csr is not None else _spki_of(found.key_pem or b"")
+        except (ValueError, TypeError, InvalidSignature, PkiError):
+            return False
+        certified = sha256(spki(certificate.public_key())).hexdigest()
+        return (f"{certificate.serial_number:x}", certified, key) == (found.serial, key, found.spki_sha256)
+
+    def _register(self, registry: Registry, device: Device, made: _Made) -> None:
+        bundle = made.bundle
+        enrolled = device.model_copy(
+            update={
+                "serials": (bundle.serial, *made.older),
+                "not_before": bundle.not_before,
+                "not_after": bundle.not_after,
+                "spki_sha256": bundle.spki_sha256,
+                "hmac_key": bundle.hmac_key_number,
+            }
+        )
+        entry = registry.read().get(device.name)
+        if entry is None:
+            registry.add([enrolled])
+        else:
+            facts = facts_of(enrolled)
+            registry.change(device.name, **{name: facts[name] for name in facts if facts[name] != entry.get(name)})
+
+
+def _spki_of(key_pem: bytes) -> str:
+    return sha256(spki(read_key("key.pem", key_pem).public_key())).hexdigest()
+
+
+def _serial_in(path: Path) -> tuple[str, ...]:
+    with contextlib.suppress(OSError, ValueError):
+        return (f"{x509.load_pem_x509_certificate(path.read_bytes()).serial_number:x}",)
+    return ()
