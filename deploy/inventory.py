@@ -64,8 +64,11 @@ def connection(site: Site, gateway: str) -> dict[str, Any]:
     if here.contact.key:
         data |= {"ssh_key": here.contact.key, "ssh_look_for_keys": False, "ssh_allow_agent": False}
     # Also hardened from elsewhere, or by a deploy that was killed before it could note it: one login tells.
-    hardened = _is_hardened(site, gateway) or _logs_in(site.ssh.user, data)
-    data["ssh_user"] = site.ssh.user if hardened else here.contact.user
+    noted = _noted(site, gateway)
+    if noted != site.ssh.user and _logs_in(site.ssh.user, data):
+        noted = site.ssh.user
+    # A site that has just renamed its administrator is reached as the former one.
+    data["ssh_user"] = noted or here.contact.user
     data["_sudo"] = data["ssh_user"] != "root"
     return data
 
@@ -77,12 +80,13 @@ def remember_hardened(site: Site, gateway: str) -> None:
     marker.write_text(_known_by(site))
 
 
-def _is_hardened(site: Site, gateway: str) -> bool:
-    """Whether that was noted, for this administrator and these host keys: a reinstalled gateway is a fresh one."""
+def _noted(site: Site, gateway: str) -> str | None:
+    """The administrator that was noted, for these host keys: a reinstalled gateway is a fresh one."""
     try:
-        return _marker(site, gateway).read_text() == _known_by(site)
+        user, _, keys = _marker(site, gateway).read_text().partition(" ")
     except FileNotFoundError:
-        return False
+        return None
+    return user if f"{site.ssh.user} {keys}" == _known_by(site) else None
 
 
 def _known_by(site: Site) -> str:
