@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from typing import Any
 
 from gatehouse.site import INTERNET, Listener, Policy, Service, Site
@@ -14,6 +14,7 @@ Work = dict[str, list[Probe]]
 
 GATEWAY = "gateway"  # the position of the gateway itself
 INTERFACE = "probe0"
+_LOCAL = ip_network("fc00::/7")
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,11 @@ class Place:
     def family(self, address: str) -> bool:
         """Whether the position can speak to that address: it has one of the same family."""
         return any((":" in own) == (":" in address) for own in self.addresses)
+
+    @property
+    def has_only_local_ipv6(self) -> bool:
+        """Whether its IPv6 addresses are unique local ones, which the internet does not route (RFC 4193)."""
+        return all(ip_address(own) in _LOCAL for own in self.addresses if ":" in own)
 
 
 @dataclass(frozen=True)

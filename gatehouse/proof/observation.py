@@ -64,7 +64,7 @@ class Observation:
             "got": self._got,
             "at": self.result.get("at"),
         }
-        for key in ("source", "command", "open", "closed", "others", "addresses", "server", "offered", "stratum"):
+        for key in ("source", "command", "open", "closed", "others", "addresses", "server", "stratum"):
             if key in self.result:
                 entry[key] = self.result[key]
         if self.probe["kind"] == "spoof":
@@ -77,7 +77,7 @@ _SENT = {
     "udp": "UDP datagram",
     "dns": "DNS query",
     "ntp": "NTP request",
-    "dhcp": "DHCPDISCOVER",
+    "dhcp": "DHCPINFORM",
     "spoof": "UDP datagram from the forged address",
     "tls": "TLS handshake",
     "mqtt": "MQTT 5 session",

@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 
 import pytest
 
+from gatehouse.errors import GatehouseError
 from gatehouse.proof import catalogue, results
 
 EVIDENCE: pytest.StashKey[list[dict[str, Any]]] = pytest.StashKey()
@@ -81,7 +82,7 @@ class Plugin:
             verdict, reason = "proven", None
         elif report.skipped:
             verdict, reason = "not_proven", _said(error)
-        elif report.when == "setup":
+        elif report.when == "setup" or (error is not None and isinstance(error.value, GatehouseError)):
             verdict, reason = "not_proven", f"could not be made: {_said(error)}"
             self._errors += 1
         else:

@@ -17,7 +17,7 @@ from gatehouse.errors import GatehouseError
 from gatehouse.proof import expect
 from gatehouse.proof.observation import Observation
 from gatehouse.proof.plugin import EVIDENCE, MARKERS, Plugin
-from gatehouse.site import Site, load
+from gatehouse.site import INTERNET, Site, load
 from roles.base.version import of_checkout
 from tests.compliance.live import Gateways, Live
 
@@ -26,7 +26,7 @@ SITE: pytest.StashKey[Site] = pytest.StashKey()
 
 @pytest.hookimpl(trylast=True)
 def pytest_configure(config: pytest.Config) -> None:
-    for line in MARKERS:
+    for line in (*MARKERS, "inside: the check is made for every segment but the internet"):
         config.addinivalue_line("markers", line)
     try:
         site = load(config.getoption("--site"), ROOT)
@@ -57,6 +57,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     names = ["gateway", *(name for name in ("segment", "towards", "offer", "destination", "service") if name in wanted)]
     for gateway, description in site.gateways.items():
         here = [segment for segment in site.segments if segment in description.networks]
+        if metafunc.definition.get_closest_marker("inside"):
+            here.remove(INTERNET)
         extra: dict[str, list[object]] = {
             "segment": list(here),
             "towards": list(here),

@@ -18,6 +18,7 @@ from testinfra.host import Host
 
 from deploy import vaults
 from deploy.inventory import connection
+from gatehouse.errors import GatehouseError
 from gatehouse.identity import Pki, Vault
 from gatehouse.proof import expect
 from gatehouse.proof.channel import START, Agent, ProbeError
@@ -47,11 +48,20 @@ class Gateways:
     def __init__(self, site: Site) -> None:
         self._site = site
         self._open: dict[str, Live] = {}
+        self._lost: dict[str, GatehouseError] = {}
         self._stack = ExitStack()
 
     def __getitem__(self, name: str) -> Live:
+        if name in self._lost:
+            raise self._lost[name]
         if name not in self._open:
-            self._open[name] = self._stack.enter_context(Live(self._site, name))
+            try:
+                live = self._stack.enter_context(Live(self._site, name))
+                _ = live.agent
+            except GatehouseError as error:
+                self._lost[name] = error
+                raise
+            self._open[name] = live
         return self._open[name]
 
     def __enter__(self) -> Self:
@@ -247,7 +257,7 @@ class Live:
         """What listens on the gateway. Looked at twice: a query to a resolver out there has a socket for a moment only."""
         looks = []
         for _ in range(2):
-            answers = self.ask({expect.GATEWAY: [{"kind": "run", "argv": ["ss", "-H", "-t", "-u", "-l", "-n", "-p"]}]})
+            answers = self.ask({expect.GATEWAY: [{"kind": "run", "argv": ["ss", "-H", "-t", "-u", "-l", "-n", "-p", "--cgroup"]}]})
             looks.append(sockets(str(answers[expect.GATEWAY][0].result.get("output", ""))))
         return [socket for socket in looks[0] if socket in looks[1]]
 
@@ -263,7 +273,7 @@ class Live:
             common = {"kind": "nmap", "transport": "tcp"}
             own = [a for a in place.gateway if place.family(a)]
             others = [a for s, p in self.places.items() if s != segment for a in p.gateway if place.family(a)]
-            work[segment] = [{"id": f"scan:tcp@{a}", **common, "address": a, "ports": "all", "rate": RATE} for a in own]
+            work[segment] = [{"id": f"scan:tcp@{a}", **common, "address": a, "ports": "all", "rate": RATE, "expected": sorted(expect.admitted(self.policy, segment, "tcp"))} for a in own]
             work[segment] += [
                 {"id": f"scan:udp@{a}", **common, "transport": "udp", "address": a, "ports": sorted(datagrams)} for a in own
             ]

@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 import errno
-import os
+import fcntl
 import secrets
 import socket
 import struct
@@ -146,44 +146,57 @@ def ntp(probe: Probe) -> Result:
 
 
 def dhcp(probe: Probe) -> Result:
-    """Broadcasts a DHCPDISCOVER from `interface` (RFC 2131 §3.1) and notes what was offered; accepts nothing."""
-    number, hardware = secrets.token_bytes(4), bytes.fromhex("02") + os.urandom(5)
-    message = struct.pack(">BBBB4sHH16x16s64x128x4s", 1, 1, 6, 0, number, 0, 0x8000, hardware.ljust(16, b"\0"), b"\x63\x82\x53\x63")
-    message += bytes([53, 1, 1, 55, 4, 1, 3, 6, 42, 255])
+    """Broadcasts a DHCPINFORM from `interface` (RFC 2131 §3.4): asks for everything but an address, so none is given away.
+
+    Notes who answers, and what it says about routers, resolvers and time servers.
+    """
+    timeout = probe.get("timeout", DEFAULT_TIMEOUT)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
         try:
+            own, hardware = _interface(connection, probe["interface"])
+            number = secrets.token_bytes(4)
+            start = struct.pack(">BBBB4sHH", 1, 1, 6, 0, number, 0, 0x8000) + own + bytes(12)
+            message = start + hardware.ljust(16, b"\0") + bytes(192) + b"\x63\x82\x53\x63"
+            message += bytes([53, 1, 8, 55, 4, 1, 3, 6, 42, 255])
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, probe["interface"].encode())
             connection.bind(("0.0.0.0", 68))  # noqa: S104  the port that servers answer to
-            # A server may try an address by ping before it offers it (RFC 2131 §2.2), which takes seconds, for one client after another.
-            end = time.monotonic() + probe.get("timeout", 16)
-            while (left := end - time.monotonic()) > 0:
+            for _ in range(2):
                 connection.sendto(message, ("255.255.255.255", probe.get("port", 67)))
-                connection.settimeout(min(left, 4))
-                try:
-                    answer, (server, _) = connection.recvfrom(4096)
-                except TimeoutError:
-                    continue
-                if answer[4:8] == number and answer[:1] == b"\2":
-                    return {"outcome": "answered", "server": server, **_offer(answer)}
+                end = time.monotonic() + timeout / 2
+                while (left := end - time.monotonic()) > 0:
+                    connection.settimeout(left)
+                    try:
+                        answer, (server, _port) = connection.recvfrom(4096)
+                    except TimeoutError:
+                        break
+                    if answer[4:8] == number and answer[:1] == b"\2":
+                        return {"outcome": "answered", "server": server, **_options(answer)}
         except OSError as error:
             return outcome_of(error)
     return {"outcome": "silent"}
 
 
-def _offer(answer: bytes) -> Result:
-    """The offered address, and the addresses in the options of routers, resolvers and time servers (RFC 2132)."""
-    offer: Result = {"offered": socket.inet_ntoa(answer[16:20])}
+def _interface(connection: socket.socket, name: str) -> tuple[bytes, bytes]:
+    """The IPv4 and the hardware address of an interface (netdevice(7): SIOCGIFADDR, SIOCGIFHWADDR)."""
+    asked = name.encode().ljust(256, b"\0")
+    address = fcntl.ioctl(connection.fileno(), 0x8915, asked)[20:24]
+    return address, fcntl.ioctl(connection.fileno(), 0x8927, asked)[18:24]
+
+
+def _options(answer: bytes) -> Result:
+    """The addresses in the options of routers, resolvers and time servers (RFC 2132)."""
+    found: Result = {}
     at = 240
     while at + 1 < len(answer) and answer[at] != 255:
         option, length = answer[at], answer[at + 1] if answer[at] else -1
         data = answer[at + 2 : at + 2 + max(length, 0)]
         if option in (3, 6, 42):
             key = {3: "routers", 6: "resolvers", 42: "time_servers"}[option]
-            offer[key] = [socket.inet_ntoa(data[i : i + 4]) for i in range(0, len(data) - 3, 4)]
+            found[key] = [socket.inet_ntoa(data[i : i + 4]) for i in range(0, len(data) - 3, 4)]
         at += 2 + length
-    return offer
+    return found
 
 
 def spoof(probe: Probe) -> Result:
