@@ -351,6 +351,36 @@ def vault_restore(_: Context, file: str, site: str, yes: bool = False) -> None:
         print(line)
 
 
+ROLE = {**SITE, "role": "devices or services"}
+
+
+@task(name="status", help={**SITE, "json": "print JSON instead of the table"})
+@told
+def ca_status(_: Context, site: str = "lab", json: bool = False) -> None:
+    """List authorities, revocation lists and server certificates: state, end, days and part of their life left."""
+    from deploy import authorities
+
+    print(authorities.as_json(_site(site)) if json else "\n".join(authorities.table(_site(site))))
+
+
+@task(name="rollover", help={**ROLE, "issue": "second step: the new one issues from now on"})
+@told
+def ca_rollover(_: Context, role: str, site: str = "lab", issue: bool = False) -> None:
+    """Replace an issuing authority: make the new one, beside the old; with --issue, let it issue."""
+    from deploy import authorities
+
+    print(authorities.issue(_site(site), role) if issue else authorities.prepare(_site(site), role))
+
+
+@task(name="drop", help={**ROLE, "force": "even if devices need it: they must be enrolled again by hand"})
+@told
+def ca_drop(_: Context, role: str, site: str = "lab", force: bool = False) -> None:
+    """Forget the former authorities once nothing depends on them, and destroy their keys."""
+    from deploy import authorities
+
+    print(authorities.drop(_site(site), role, force))
+
+
 namespace = Collection(
     harden,
     init,
@@ -361,6 +391,7 @@ namespace = Collection(
     test,
     trust,
     verify,
+    Collection("ca", ca_drop, ca_rollover, ca_status),
     Collection("lab", lab_up, lab_down, lab_status, lab_shell),
     Collection(
         "vault", vault_show, vault_add_recipient, vault_remove_recipient, vault_rekey, vault_backup, vault_restore

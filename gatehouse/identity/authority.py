@@ -96,6 +96,19 @@ class Authority:
         return self.certificate.public_bytes(serialization.Encoding.PEM)
 
     @cached_property
+    def public_key(self) -> ec.EllipticCurvePublicKey:
+        """The public half of its key, from its certificate. Raises `PkiError` when that is not on P-256."""
+        public_key = self.certificate.public_key()
+        if isinstance(public_key, ec.EllipticCurvePublicKey):
+            return public_key
+        raise PkiError("the certificate of an authority is not for a key on P-256; restore the vault from its backup")
+
+    @cached_property
+    def identifier(self) -> str:
+        """Eight hexadecimal digits that tell it from the others of its role; its name ends with them."""
+        return identifier_of(self.public_key)
+
+    @cached_property
     def key_identifier(self) -> x509.AuthorityKeyIdentifier:
         """What its certificates and CRLs name it by (RFC 5280 §4.2.1.1)."""
         own = self.certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
@@ -193,13 +206,18 @@ _EVERY_ADDRESS: tuple[Network, ...] = (ipaddress.IPv4Network("0.0.0.0/0"), ipadd
 
 def _name(site_name: str, role: str, key: Signer) -> x509.Name:
     # a part of the key identifier keeps two authorities of one role apart while both are trusted
-    identifier = x509.SubjectKeyIdentifier.from_public_key(key.public_key()).digest[:4].hex()
+    identifier = identifier_of(key.public_key())
     return x509.Name(
         [
             x509.NameAttribute(NameOID.ORGANIZATION_NAME, f"Gatehouse {site_name}"),
             x509.NameAttribute(NameOID.COMMON_NAME, f"{site_name} {role} CA {identifier}"),
         ]
     )
+
+
+def identifier_of(public_key: ec.EllipticCurvePublicKey) -> str:
+    """Return the beginning of a public key's identifier (RFC 5280 §4.2.1.2), eight hexadecimal digits."""
+    return x509.SubjectKeyIdentifier.from_public_key(public_key).digest[:4].hex()
 
 
 def _authority(

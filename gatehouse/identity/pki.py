@@ -3,7 +3,7 @@
     vault                                   never in the vault
     pki/root/{key,certificate}              the devices' keys, unless kept as a device's bundle
     pki/services/{key,certificate}          ephemeral clients of proofs
-    pki/devices/{key,certificate,revoked,crl}
+    pki/devices/{key,certificate,revoked,crl}   and during a roll-over those of `authorities`
     server/NAME/{key,certificate}
 
 The authorities' keys sign here, on the operator's side. What this module returns, and what `SecretStore.get` gives to a
@@ -15,14 +15,14 @@ from __future__ import annotations
 import datetime
 import ipaddress
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import serialization
 
 from gatehouse.identity import revocation
-from gatehouse.identity.authorities import ROLES, Authorities
+from gatehouse.identity.authorities import ISSUING, ROLES, Authorities
 from gatehouse.identity.authority import (
     BACKDATE,
     Authority,
@@ -33,6 +33,7 @@ from gatehouse.identity.authority import (
     read_certificate,
     read_key,
 )
+from gatehouse.identity.crls import Crls
 from gatehouse.identity.csr import read_csr
 from gatehouse.identity.leaf import (
     CLIENT,
@@ -45,20 +46,29 @@ from gatehouse.identity.leaf import (
     issue,
     strong_enough,
 )
+from gatehouse.identity.lifetimes import Lifetime, of_certificate, of_crl
 from gatehouse.identity.names import check_device_name, check_label
+from gatehouse.identity.rollover import Rollover
 from gatehouse.identity.store import SecretStore
+from gatehouse.identity.token import Token
 
 __all__ = ["Credential", "Pki", "PkiError"]
 
 _DOMAIN = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*")
 _LONGEST_DOMAIN = 253 - len("devices.") - 64  # so that the longest device name fits before it (RFC 1035 §2.3.4)
 
-_CRL = "pki/devices/crl"
-_REVOKED = "pki/devices/revoked"
-
 
 def _utc_now() -> datetime.datetime:
     return datetime.datetime.now(datetime.UTC)
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How long something is good (`life`), its state, and for an authority where its key is."""
+
+    state: str
+    life: Lifetime
+    key: str
 
 
 class Pki:
@@ -66,7 +76,8 @@ class Pki:
 
     `domain` is the site's (`home.example`): services are named below it, devices below `devices.DOMAIN`. `prefixes` are
     the addresses that services may have. `reserved` are names that no device may have, such as the services' own.
-    `clock` tells the time, UTC. Raises `PkiError`.
+    `clock` tells the time, UTC. `tokens` says, by role, in which hardware token a new authority's key is made. Raises
+    `PkiError`.
     """
 
     def __init__(
@@ -77,6 +88,7 @@ class Pki:
         prefixes: Iterable[str | Network] = (),
         reserved: Iterable[str] = (),
         clock: Callable[[], datetime.datetime] = _utc_now,
+        tokens: Mapping[str, Token] | None = None,
     ) -> None:
         if not 0 < len(site_name) <= 40 or not site_name.isprintable():
             raise PkiError(f"site {site_name[:40]!r}: no name for a PKI; use 1 to 40 printable characters")
@@ -93,7 +105,8 @@ class Pki:
             raise PkiError(f"site {site_name}: {error}; correct the prefix") from None
         self._reserved = frozenset(reserved)
         self._clock = clock
-        self._authorities = Authorities(vault, site_name, domain, self._prefixes)
+        self._authorities = Authorities(vault, site_name, domain, self._prefixes, tokens or {})
+        self._crls = Crls(vault, self._authorities)
 
     def __repr__(self) -> str:
         return f"<Pki of {self._site_name} ({self._domain})>"
@@ -115,12 +128,38 @@ class Pki:
         return self._authorities["root"].certificate_pem
 
     def trust_chain_for_devices(self) -> bytes:
-        """Return what a broker trusts to recognise devices (its `cafile`): the devices authority and the root, PEM."""
-        return self._authorities["devices"].certificate_pem + self.trust_anchor
+        """Return what a broker trusts to recognise devices (its `cafile`): devices authorities, then the root, PEM.
+
+        During a roll-over there are several: the one that issues, the one that will, those that did.
+        """
+        trusted = self._authorities.places("devices").values()
+        return b"".join(authority.certificate_pem for authority in trusted) + self.trust_anchor
 
     def authority_certificates(self) -> dict[str, bytes]:
         """Return the certificates of the authorities, PEM, by role: root, services, devices."""
         return {role: self._authorities[role].certificate_pem for role in ROLES}
+
+    def rollover(self, role: str) -> Rollover:
+        """Return what replaces the issuing authority of a role, `devices` or `services`. Raises `PkiError`."""
+        return Rollover(self._authorities, self._vault, role, self._clock)
+
+    def standings(self) -> list[Standing]:
+        """Return all that ends one day: authorities, revocation lists, the servers' certificates."""
+        found = [Standing("issuing", *self._kept("root CA", "pki/root"))]
+        for role in ISSUING:
+            for where, authority in self._authorities.places(role).items():
+                state, name = where.split("/")[2:3], f"{role} CA {authority.identifier}"
+                found.append(Standing(state[0] if state else "issuing", *self._kept(name, where)))
+                if f"{where}/crl" in self._vault:
+                    crl = of_crl(f"revocation list of {name}", self._vault.get(f"{where}/crl"))
+                    found.append(Standing("signed", crl, ""))
+        for where in (name for name in self._vault.names("server/") if name.endswith("/certificate")):
+            life = of_certificate(f"server {where.split('/')[1]}", self._vault.get(where))
+            found.append(Standing("issued", life, ""))
+        return found
+
+    def _kept(self, name: str, where: str) -> tuple[Lifetime, str]:
+        return of_certificate(name, self._vault.get(f"{where}/certificate")), self._authorities.keys.shown(where)
 
     # leaves
 
@@ -212,52 +251,19 @@ class Pki:
         self, serials: Iterable[int], reason: str = "unspecified", when: datetime.datetime | None = None
     ) -> None:
         """Revoke many at once, for one reason (`revocation.REASONS`). Raises `PkiError`, and revokes none then."""
-        moment = (when or self._clock()).astimezone(datetime.UTC).replace(microsecond=0)
-        entries = {serial: revocation.Revocation(serial, moment, reason) for serial in serials}
-        with self._vault.transaction():
-            self._vault.set(_REVOKED, revocation.to_json({**entries, **self.revoked()}), "record")
+        self._crls.revoke(serials, reason, when or self._clock())
 
     def revoked(self) -> dict[int, revocation.Revocation]:
         """Return every revocation ever made, by serial number."""
-        if _REVOKED not in self._vault:
-            return {}
-        return revocation.from_json(self._vault.get(_REVOKED))
+        return self._crls.revoked()
 
     def crl(self, now: datetime.datetime | None = None) -> bytes:
-        """Return the devices authority's revocation list, PEM.
+        """Return the revocation lists of the trusted devices authorities, PEM: one, or several during a roll-over.
 
-        The same one as before until what it must say has changed or a third of its 180 days are over; the next one has
+        The same as before until what a list must say has changed or a third of its 180 days are over; the next one has
         the next number.
         """
-        now = now or self._clock()
-        issuer = self._authorities["devices"]
-        pem = self._current_crl(issuer, now)
-        if pem is not None:
-            return pem
-        with self._vault.transaction():
-            pem = self._current_crl(issuer, now)
-            if pem is None:
-                last = self._stored_crl()
-                number = 1 if last is None else revocation.crl_number(last) + 1
-                listed = revocation.listed(self.revoked(), now)
-                crl = revocation.sign_crl(issuer, listed.values(), number, now)
-                pem = crl.public_bytes(serialization.Encoding.PEM)
-                self._vault.set(_CRL, pem, "crl")
-            return pem
-
-    def _current_crl(self, issuer: Authority, now: datetime.datetime) -> bytes | None:
-        crl = self._stored_crl()
-        if crl is not None and revocation.still_current(crl, issuer, revocation.listed(self.revoked(), now), now):
-            return self._vault.get(_CRL)
-        return None
-
-    def _stored_crl(self) -> x509.CertificateRevocationList | None:
-        if _CRL not in self._vault:
-            return None
-        try:
-            return x509.load_pem_x509_crl(self._vault.get(_CRL))
-        except ValueError:
-            raise PkiError(f"{_CRL}: no revocation list in PEM; restore the vault from its backup") from None
+        return b"".join(self._crls.current(now or self._clock()))
 
     def _stored_server(self, name: str, dns: list[str], addresses: list[Address]) -> Credential | None:
         where, issuer = f"server/{name}", self._authorities["services"]

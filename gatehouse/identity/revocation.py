@@ -94,7 +94,7 @@ def still_current(
     return (
         end is not None
         and begin <= now < begin + (end - begin) / 3
-        and crl.is_signature_valid(issuer.key.public_key())
+        and crl.is_signature_valid(issuer.public_key)
         and {entry.serial_number: (entry.revocation_date_utc, _reason(entry)) for entry in crl}
         == {serial: (entry.when, entry.reason) for serial, entry in revocations.items()}
     )

@@ -93,6 +93,11 @@ class SecretStore:
         """Remove a secret; one that is not there is no error."""
         self._entries.pop(name, None)
 
+    def rename(self, old: str, new: str) -> None:
+        """Move an entry to another name, with its date; one that is not there is no error."""
+        if old in self._entries:
+            self._entries[new] = self._entries.pop(old)
+
     def obtain(self, name: str, make: Callable[[], bytes | str], kind: str = "secret") -> bytes:
         """Return a secret's value; when there is none, make and save it first, once even with several writers."""
         if name not in self._entries:
