@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import datetime
 import functools
 import subprocess
 import sys
 from collections.abc import Callable
+from json import dumps
 from pathlib import Path
 from typing import Any
 
@@ -199,6 +201,75 @@ def release(_: Context, name: list[str], site: str = "lab") -> None:
     devices.release(_site(site), name, print)
 
 
+@task(
+    help={
+        **SITE,
+        "name": "the new device's name: a to z, 0 to 9 and '-'",
+        "model": "what it is, such as esp32-sht31",
+        "gateway": "the gateway that it is behind (not needed where there is one)",
+        "segment": "its segment (default: iot)",
+        "hardware-address": "its MAC address",
+        "address": "its fixed IPv4 address",
+        "csr": "its certificate request (PEM or DER), when its key never leaves it",
+        "from": "a CSV file with many devices: name,model,gateway,segment,hardware_address,address,csr",
+        "keep-going": "enrol the good lines of the list and report the others",
+        "nvs": "also make the ESP-IDF partition nvs.bin",
+    }
+)
+@told
+def enroll(
+    _: Context,
+    site: str = "lab",
+    name: str = "",
+    model: str = "",
+    gateway: str = "",
+    segment: str = "",
+    hardware_address: str = "",
+    address: str = "",
+    csr: str = "",
+    from_: str = "",
+    keep_going: bool = False,
+    nvs: bool = False,
+) -> None:
+    """Give a device, or each of a list, its identity: certificate, HMAC key, registry entry, bundle in out/SITE/."""
+    from deploy import enrolment
+
+    where = _site(site)
+    if bool(name) == bool(from_):
+        sys.exit("enroll: name one device (--name NAME --model MODEL) or a list of them (--from FILE)")
+    if from_:
+        outcome = enrolment.enrol_list(where, Path(from_), keep_going, nvs)
+    else:
+        facts = [name, model, gateway, segment, hardware_address, address]
+        outcome = enrolment.enrol_one(where, enrolment.Request(*(fact or None for fact in facts)), csr, nvs)
+    for refusal in outcome.refused:
+        print(refusal, file=sys.stderr)
+    place = enrolment.shown(enrolment.bundles_path(where) / name)
+    print(
+        f"{len(outcome.enrolled)} enrolled, {len(outcome.already)} were before, {len(outcome.refused)} refused: {place}"
+    )
+    sys.exit(1 if outcome.refused else 0)
+
+
+@task(iterable=["name"], help={**NAMED, "nvs": "also make the ESP-IDF partition nvs.bin"})
+@told
+def bundle(_: Context, name: list[str], site: str = "lab", nvs: bool = False) -> None:
+    """Bring a device's bundle up to date, such as the pins of the broker."""
+    from deploy import enrolment
+
+    print(*enrolment.refresh(_site(site), name, nvs), sep="\n")
+
+
+@task(help={**SITE, "json": "print JSON instead of the table"})
+@told
+def devices(_: Context, site: str = "lab", json: bool = False) -> None:
+    """List a site's devices: status, age of the certificate and days left, when they were last seen."""
+    from gatehouse.identity import roster
+
+    rows = roster.rows(_site(site).devices, datetime.datetime.now(datetime.UTC))
+    print(dumps(rows, indent=1) if json else "\n".join(roster.table(rows)))
+
+
 TIERS = ("unit", "roles", "lab")
 
 
@@ -382,6 +453,9 @@ def ca_drop(_: Context, role: str, site: str = "lab", force: bool = False) -> No
 
 
 namespace = Collection(
+    bundle,
+    devices,
+    enroll,
     harden,
     init,
     plan,

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from deploy import vaults
 from deploy.inventory import ROOT
@@ -24,17 +22,6 @@ Log = Callable[[str], None]
 
 class DeviceError(GatehouseError):
     """A device that is not as the command needs it; nothing was changed."""
-
-
-def registry_path(site: Site) -> Path:
-    """Where the devices of a site are written down."""
-    committed = ROOT / "inventories" / "devices" / f"{site.name}.toml"
-    if site.state is None:
-        return committed
-    own = site.state / "devices.toml"
-    if not own.exists():
-        shutil.copyfile(committed, own)
-    return own
 
 
 def revoke(site: Site, names: Sequence[str], log: Log) -> None:
@@ -77,14 +64,14 @@ def _chosen(site: Site, names: Sequence[str]) -> list[Device]:
     known = {device.name: device for device in site.devices}
     unknown = [name for name in names if name not in known]
     if unknown:
-        raise DeviceError(f"{unknown[0]}: no such device in {registry_path(site)}")
+        raise DeviceError(f"{unknown[0]}: no such device in {vaults.registry_path(site)}")
     if not names:
         raise DeviceError("no device named (add --name NAME)")
     return [known[name] for name in names]
 
 
 def _set_status(site: Site, devices: Sequence[Device], status: str) -> None:
-    with Registry(registry_path(site)).transaction() as registry:
+    with Registry(vaults.registry_path(site)).transaction() as registry:
         for device in devices:
             registry.change(device.name, status=status)
 

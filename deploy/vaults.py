@@ -1,8 +1,9 @@
-"""Where a site's vault and the key that opens it are."""
+"""Where a site's vault, the key that opens it, and its device registry are."""
 
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 from deploy.inventory import ROOT
@@ -35,6 +36,17 @@ def identity_of(name: str) -> Path:
     return Path(os.environ.get("XDG_CONFIG_HOME", Path.home() / ".config")) / "gatehouse" / f"{name}.age"
 
 
+def registry_path(site: Site) -> Path:
+    """Where the devices of a site are written down."""
+    committed = ROOT / "inventories" / "devices" / f"{site.name}.toml"
+    if site.state is None:
+        return committed
+    own = site.state / "devices.toml"
+    if not own.exists():
+        shutil.copyfile(committed, own)
+    return own
+
+
 def open_vault(site: Site) -> Vault:
     """The site's vault. Raises `VaultError` if it is missing or this identity doesn't open it."""
     if not vault_path(site).exists():
@@ -47,12 +59,12 @@ def open_vault(site: Site) -> Vault:
     return Vault.open(vault_path(site), identities=[identity_path(site)])
 
 
-def open_pki(site: Site) -> Pki:
-    """The site's PKI, its authorities made if they are not there yet."""
+def open_pki(site: Site, vault: Vault | None = None) -> Pki:
+    """The site's PKI in its vault (opened unless given), its authorities made if they are not there yet."""
     inside = (net for g in site.gateways.values() for name, net in g.networks.items() if name != INTERNET)
     prefixes = {prefix for network in inside for prefix in network.prefixes}
     services = {service.name for service in site.services}
-    vault = open_vault(site)
+    vault = open_vault(site) if vault is None else vault
     pki = Pki(vault, site.name, site.domain, prefixes=prefixes, reserved=services)
     pki.ensure()
     keep_revoked(vault, pki)

@@ -143,6 +143,24 @@ def write(directory: Path, bundle: Bundle) -> None:
         raise _unwritten(place, error) from None
 
 
+def rewrite(directory: Path, bundle: Bundle) -> list[str]:
+    """Bring the files of a bundle that is there up to date, one at a time, and return the names of those that changed.
+
+    Unlike `write` it never removes a file: the device's key may be nowhere else. Raises `BundleError`.
+    """
+    place = directory / bundle.name
+    changed = []
+    try:
+        for name, content in {**shared_files(bundle.ca_pem, bundle.chain_pem), **bundle.own_files()}.items():
+            path = place / name
+            if not path.exists() or path.read_bytes() != content:
+                write_private(path, content)
+                changed.append(name)
+    except OSError as error:
+        raise _unwritten(place, error) from None
+    return changed
+
+
 def write_partition(directory: Path, size: int = nvs.SIZE) -> Path:
     """Make `nvs.bin` in a bundle's directory from its other files and return its path. Raises `BundleError`."""
     path = directory / "nvs.bin"

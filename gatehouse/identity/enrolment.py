@@ -119,6 +119,21 @@ class Enroller:
             progress(len(outcome.enrolled), len(wanted))
         return outcome
 
+    def refresh(self, name: str) -> list[str]:
+        """Bring the bundle of an enrolled device up to date, such as its pins; return the names of changed files."""
+        entry = self._registry.read().get(name)
+        if entry is None:
+            raise EnrolmentError(f"device '{name}': is not in the registry; `invoke devices` lists them")
+        device = Device.model_validate(entry)
+        found = bundles.read(self._directory / name)
+        if found is None:
+            raise EnrolmentError(f"device '{name}': no bundle in {self._directory}, and its key is kept nowhere else")
+        if found.serial not in device.serials[:1] or device.hmac_key is None:
+            raise EnrolmentError(f"device '{name}': the bundle here is of an older certificate than the registry's")
+        hmac_key = bytes.fromhex(self._vault.get_text(hmac_secret(name, device.hmac_key)))
+        current = self._settled(found, device)
+        return bundles.rewrite(self._directory, replace(current, hmac_key_number=device.hmac_key, hmac_key=hmac_key))
+
     def broker(self, gateway: str) -> Broker:
         """Where the devices behind a gateway find their broker, and its pins."""
         if gateway not in self._brokers:
@@ -181,19 +196,12 @@ class Enroller:
 
     def _is_good(self, found: Bundle, request: Request, device: Device) -> bool:
         """Whether a bundle that a killed run has left is what this run would make."""
-        expected = replace(
-            found,
-            site=self._site.name,
-            name=device.name,
-            model=device.model,
-            gateway=device.gateway,
-            segment=device.segment,
-            broker=self.broker(device.gateway),
-            ca_pem=self._root,
-            chain_pem=self._chain,
-        )
         secret = hmac_secret(found.name, found.hmac_key_number)
-        if found != expected or secret not in self._vault or self._vault.get_text(secret) != found.hmac_key.hex():
+        if (
+            found != self._settled(found, device)
+            or secret not in self._vault
+            or self._vault.get_text(secret) != found.hmac_key.hex()
+        ):
             return False
         try:
             certificate = x509.load_pem_x509_certificate(found.certificate_pem)
@@ -204,6 +212,20 @@ class Enroller:
             return False
         certified = sha256(spki(certificate.public_key())).hexdigest()
         return (f"{certificate.serial_number:x}", certified, key) == (found.serial, key, found.spki_sha256)
+
+    def _settled(self, found: Bundle, device: Device) -> Bundle:
+        """A bundle with all that the site and the registry say today; identity and keys stay."""
+        return replace(
+            found,
+            site=self._site.name,
+            name=device.name,
+            model=device.model,
+            gateway=device.gateway,
+            segment=device.segment,
+            broker=self.broker(device.gateway),
+            ca_pem=self._root,
+            chain_pem=self._chain,
+        )
 
     def _register(self, registry: Registry, device: Device, made: _Made) -> None:
         bundle = made.bundle
