@@ -6,18 +6,18 @@ import contextlib
 import os
 import signal
 import socket as sockets
+import struct
 import subprocess
 import sys
 import time
 from dataclasses import dataclass
 
 import docker
-from docker.errors import APIError
+from docker.errors import APIError, NotFound
 from docker.models.containers import Container
-from docker.utils.socket import frames_iter
 
 from lab import engine
-from lab.containers import of_lab
+from lab.containers import container_name, of_lab
 from lab.errors import LabError
 
 
@@ -32,11 +32,11 @@ class Completed:
 
 def find(client: docker.DockerClient, name: str, host: str) -> Container:
     """The running container of a host; LabError names those there are."""
-    containers = of_lab(client, name)
-    if host not in containers:
-        known = ", ".join(sorted(containers)) or "none: run 'invoke lab.up'"
-        raise LabError(f"lab {name}: has no host {host!r} (there are: {known})")
-    container = containers[host]
+    try:
+        container = client.containers.get(container_name(name, host))
+    except NotFound:
+        known = ", ".join(sorted(of_lab(client, name))) or "none: run 'invoke lab.up'"
+        raise LabError(f"lab {name}: has no host {host!r} (there are: {known})") from None
     if container.status != "running":
         raise LabError(f"lab {name}: {host} is {container.status} (run 'invoke lab.up')")
     return container
@@ -63,17 +63,17 @@ def run(
     except APIError as error:
         raise LabError(f"lab {name}: {host}: {argv[0]}: {error.explanation or error}") from None
     raw: sockets.socket = stream._sock  # type: ignore[union-attr]  # an engine on a Unix socket gives a SocketIO
-    if stdin is not None:
-        raw.sendall(stdin.encode() if isinstance(stdin, str) else stdin)
-        raw.shutdown(sockets.SHUT_WR)
-    said: dict[int, list[bytes]] = {1: [], 2: []}
+    said = {1: bytearray(), 2: bytearray()}
     deadline = None if timeout is None else time.monotonic() + timeout
     try:
         raw.settimeout(timeout)
-        for channel, data in frames_iter(stream, tty=False):  # type: ignore[no-untyped-call]
-            said[channel].append(data)
-            if deadline is not None:
-                raw.settimeout(max(0.01, deadline - time.monotonic()))
+        if stdin is not None:
+            raw.sendall(stdin.encode() if isinstance(stdin, str) else stdin)
+            raw.shutdown(sockets.SHUT_WR)
+        # Docker Engine API, "Attach to a container", stream format: channel, three zero bytes, length, data.
+        while header := _receive(raw, 8, deadline):
+            channel, length = struct.unpack(">BxxxL", header)
+            said[channel] += _receive(raw, length, deadline)
     except TimeoutError:
         pid = api.exec_inspect(execution)["Pid"]
         if pid:
@@ -83,7 +83,20 @@ def run(
     finally:
         stream.close()
     code = api.exec_inspect(execution)["ExitCode"]
-    return Completed(b"".join(said[1]).decode(errors="replace"), b"".join(said[2]).decode(errors="replace"), code)
+    return Completed(said[1].decode(errors="replace"), said[2].decode(errors="replace"), code)
+
+
+def _receive(raw: sockets.socket, length: int, deadline: float | None) -> bytes:
+    """Exactly so many bytes, or fewer at the end of the stream. Raises TimeoutError when the deadline is over."""
+    data = bytearray()
+    while len(data) < length:
+        if deadline is not None:
+            raw.settimeout(max(0.001, deadline - time.monotonic()))
+        part = raw.recv(min(length - len(data), 65536))
+        if not part:
+            break
+        data += part
+    return bytes(data)
 
 
 def shell(name: str, host: str) -> int:

@@ -31,6 +31,7 @@ from lab.containers import (
 )
 from lab.errors import LabError
 from lab.plumbing import plumb as plumb_hosts
+from lab.plumbing import refuse_taken_prefixes
 from lab.state import Log, State, locked
 from lab.topology import GatewayHost, Topology, load
 from lab.wires import Namespace, left_over
@@ -59,6 +60,7 @@ def up(topology: Topology, debian: str = "12", log: Log = print, home: Path | No
         client = engine.connect(log)
         state = State(name, home)
         _refuse_another_checkouts(client, state)
+        refuse_taken_prefixes(topology)
         public_key = state.prepare()
         releases = {gateway.debian or debian for gateway in topology.gateways}
         made = {release: images.server_image(client, release, log) for release in sorted(releases)}

@@ -46,6 +46,19 @@ def plumb(topology: Topology, containers: dict[str, Container]) -> int:
     return made
 
 
+def refuse_taken_prefixes(topology: Topology) -> None:
+    """Raise LabError if this machine reaches a management prefix by another interface, where SSH would go astray."""
+    for gateway in topology.gateways:
+        own = operator_interface(topology, gateway)
+        for network in gateway.port(MANAGEMENT).networks:
+            others = {str(route.get("dev")) for route in Namespace().routes_within(network)} - {own}
+            if others:
+                raise LabError(
+                    f"lab {topology.name}: {network} is already reached through {', '.join(sorted(others))} "
+                    "(take down the other lab, or give this one other prefixes)"
+                )
+
+
 def plug_in_the_operator(topology: Topology, gateway: GatewayHost, switch: Namespace) -> None:
     """Give this machine an address in a gateway's management segment."""
     operator(
