@@ -100,7 +100,10 @@ class Enroller:
         checked = self.check(requests)
         refused = sorted([*unread, *checked.refused], key=lambda refusal: refusal.line or 0)
         if refused and not keep_going:
-            raise EnrolmentError("\n".join(map(str, refused)))
+            lines = [str(refusal) for refusal in refused]
+            if any(refusal.line for refusal in refused):
+                lines.append("nothing was enrolled (mend these lines, or add --keep-going to take the others)")
+            raise EnrolmentError("\n".join(lines))
         outcome = Outcome(already=checked.already, refused=refused)
         wanted = [request for request, _ in checked.wanted]
         if not wanted:

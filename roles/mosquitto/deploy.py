@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pyinfra.api import deploy
 
+from gatehouse.identity.pins import broker_certificate
 from roles import lifecycle, nftables
 from roles.mosquitto import service
 from roles.target import Target
@@ -100,11 +101,7 @@ def acl(target: Target) -> lifecycle.File:
 
 def credentials(target: Target) -> list[lifecycle.File]:
     """The broker's own identity, and whom it trusts: the devices that the site's PKI made and has not revoked."""
-    server = target.pki.server(
-        f"{service.name}-{target.name}",
-        dns_names=[f"broker.{target.site.domain}", f"{target.name}.{target.site.domain}"],
-        addresses=target.listens_on(service.name, "mqtts"),
-    )
+    server = broker_certificate(target.pki, target.site, target.name)
     contents = {
         "ca.crt": target.pki.trust_chain_for_devices(),
         "crl.pem": target.pki.crl(),
