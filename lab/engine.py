@@ -17,6 +17,7 @@ from lab.state import Log
 SOCKET = Path("/var/run/docker.sock")
 PID_FILE = Path("/var/run/docker.pid")
 LOG_FILE = Path("/var/log/gatehouse-dockerd.log")
+SYSTEMD = Path("/run/systemd/system")
 START_SECONDS = 45
 
 
@@ -32,6 +33,8 @@ def connect(log: Log = print, start: bool = True) -> docker.DockerClient:
         if shutil.which("dockerd") is None:
             log("lab: no Docker Engine here, installing Debian's docker.io")
             install("docker.io")
+            if shutil.which("dockerd") is None:
+                raise LabError("lab: docker.io is installed, and yet there is no dockerd (see dpkg -L docker.io)")
         client = _answering() or _start(log)
     if client is None:
         raise LabError(f"lab: no Docker Engine answers on {SOCKET} (run 'invoke lab.up', which starts it)")
@@ -79,7 +82,7 @@ def _start(log: Log) -> docker.DockerClient:
     daemon = _running_daemon()
     if daemon is not None:
         process = None  # It may just be starting: wait for it, never kill what others started.
-    elif Path("/run/systemd/system").is_dir():
+    elif SYSTEMD.is_dir():
         log("lab: starting the Docker Engine")
         done = subprocess.run(["systemctl", "start", "docker"], capture_output=True, text=True)
         if done.returncode:
