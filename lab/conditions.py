@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import subprocess
@@ -46,7 +47,8 @@ class Conditions:
 
 def detect() -> Conditions:
     """Ask this machine's apt and its certificate store; where they say nothing, Debian's defaults."""
-    found = dict(_apt_options())
+    found = {f"Acquire::{kind}::Proxy": os.environ.get(f"{kind}_proxy", "") for kind in ("http", "https")}
+    found.update(_apt_options())
     mirror, security = _mirrors()
     options = tuple(
         (name, found[name])
