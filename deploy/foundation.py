@@ -1,9 +1,9 @@
-"""Operating system, time, SSH, updates."""
+"""Operating system, time, SSH, updates, and what the proof needs."""
 
 from deploy import layer
 from roles.target import Target
 
-ROLES = ("base", "kernel", "journald", "chrony", "ssh", "upgrades")
+ROLES = ("base", "kernel", "journald", "chrony", "ssh", "upgrades", "probe")
 
 
 def apply(target: Target) -> None:
