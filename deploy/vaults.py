@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import functools
+import getpass
 import os
 import shutil
+import sys
 from pathlib import Path
 
 from deploy.inventory import ROOT
-from gatehouse.identity import Pki, Vault, VaultError, new_identity
+from gatehouse.identity import Pki, PkiError, Vault, VaultError, new_identity
+from gatehouse.identity.token import Token
 from gatehouse.proof.credentials import keep_revoked
 from gatehouse.site import INTERNET, Site
 
@@ -65,10 +69,30 @@ def open_pki(site: Site, vault: Vault | None = None) -> Pki:
     prefixes = {prefix for network in inside for prefix in network.prefixes}
     services = {service.name for service in site.services}
     vault = open_vault(site) if vault is None else vault
-    pki = Pki(vault, site.name, site.domain, prefixes=prefixes, reserved=services)
+    pki = Pki(vault, site.name, site.domain, prefixes=prefixes, reserved=services, tokens=tokens(site))
     pki.ensure()
     keep_revoked(vault, pki)
     return pki
+
+
+def tokens(site: Site) -> dict[str, Token]:
+    """The hardware tokens that a site names for its authorities' keys, by role; one PIN a run is enough for all."""
+    return {
+        role: Token(
+            place.pkcs11.module, place.pkcs11.token, functools.partial(_pin, place.pkcs11.token), place.pkcs11.label
+        )
+        for role, place in site.authority.items()
+    }
+
+
+@functools.cache
+def _pin(token: str) -> str:
+    """From the environment, or from the terminal; never from the command line, where others can see it."""
+    if (given := os.environ.get("GATEHOUSE_PKCS11_PIN")) is not None:
+        return given
+    if not sys.stdin.isatty():
+        raise PkiError(f"token '{token}': no PIN (set GATEHOUSE_PKCS11_PIN, or run this in a terminal, which asks)")
+    return getpass.getpass(f"PIN of the token '{token}': ")
 
 
 def prepare_lab(site: Site) -> None:

@@ -33,8 +33,9 @@ class Keys:
     def reserve(self, role: str, where: str) -> None:
         """Note, and save at once, which key of the token a place will have: a run that dies leaves no unknown key."""
         if role in self._tokens and not self.has(where):
-            label = f"{self._site_name}-{role}-{secrets.token_hex(4)}"
-            record = {"token": self._tokens[role].label, "label": label}
+            token = self._tokens[role]
+            label = f"{token.key_label or f'{self._site_name}-{role}'}-{secrets.token_hex(4)}"
+            record = {"token": token.label, "label": label}
             self._vault.obtain(f"{where}/token", lambda: json.dumps(record), "record")
 
     def make(self, role: str, where: str) -> Signer:

@@ -26,11 +26,15 @@ _sessions: dict[tuple[str, str], Session] = {}  # a token knows one login a proc
 
 @dataclass(frozen=True)
 class Token:
-    """A token: the PKCS #11 module (path of a shared library), the token's label, and who tells its user PIN."""
+    """A token: the PKCS #11 module (path of a shared library), the token's label, and who tells its user PIN.
+
+    `key_label` is how the labels of keys made in it begin.
+    """
 
     module: str
     label: str
     pin: Callable[[], str] = field(repr=False)
+    key_label: str = ""
 
     def obtain_key(self, label: str) -> ec.EllipticCurvePublicKey:
         """Return the public half of the key pair on P-256 of that label, made in the token if it has none.

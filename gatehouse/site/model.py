@@ -175,6 +175,20 @@ class Broker(Model):
     session_expiry: str = Field(default="14d", pattern=r"^[1-9][0-9]*[hdwm]$")
 
 
+class Pkcs11(Model):
+    """A hardware token: its PKCS #11 module (a shared library), the token's label, how its keys' labels begin."""
+
+    module: str = Field(pattern=r"^/.+")
+    token: str = Field(min_length=1, max_length=32)
+    label: str = Field(default="", pattern=r"^[A-Za-z0-9._-]{0,40}$")
+
+
+class KeyPlace(Model):
+    """Where the key of a certification authority is made and stays; without one, in the vault."""
+
+    pkcs11: Pkcs11
+
+
 class Time(Model):
     """Where the gateway takes its time from (names or addresses); it serves the segments itself."""
 
@@ -229,6 +243,7 @@ class Site(Model):
     destinations: dict[str, Destination] = {}
     broker: Broker = Broker()
     time: Time = Time()
+    authority: dict[Literal["root", "services", "devices"], KeyPlace] = {}
     automatic_reboot: str | None = Field(default="03:30", pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$")
     devices: tuple[Device, ...] = ()
     state: Path | None = None
