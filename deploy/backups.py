@@ -22,7 +22,7 @@ class BackupError(GatehouseError):
 
 
 def files_of(name: str, root: Path = ROOT) -> dict[str, Path]:
-    """The files that make a site, by their name in its backup: what `init` wrote, what was enrolled and pinned since."""
+    """The files that make a site, by their name in its backup: what `init` wrote, and what came since."""
     inventories = root / "inventories"
     return {
         "inventory": inventories / name,
@@ -33,14 +33,15 @@ def files_of(name: str, root: Path = ROOT) -> dict[str, Path]:
 
 
 def make(site: Site, file: Path) -> Backup:
-    """Writes the backup of a site, replacing an earlier one of the same site, and reads it back. Raises `BackupError`."""
+    """Writes the backup of a site over an earlier one of the same site, and reads it back. Raises `BackupError`."""
     identities = read_identities([vaults.identity_path(site)])
     vault = vaults.open_vault(site)
     if file.exists():
         earlier = _read(file, identities)
         if earlier.site != site.name:
             raise BackupError(f"{file}: is a backup of site '{earlier.site}' (choose another file)")
-    paths = {**files_of(site.name), "known_hosts": known_hosts(site), VAULT: vaults.vault_path(site)}
+    paths = {**files_of(site.name), "devices.toml": vaults.registry_path(site)}
+    paths |= {"known_hosts": known_hosts(site), VAULT: vaults.vault_path(site)}
     now = datetime.datetime.now(datetime.UTC).replace(microsecond=0)
     try:
         made = Backup(site.name, now, {name: path.read_bytes() for name, path in paths.items() if path.is_file()})
