@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Iterable
 
 from pyinfra import host
 
-from roles.target import Target
+# pyinfra turns it off, so as to leave none of the files that it runs itself; without it a good part of the time of a
+# deploy that changes nothing goes into compiling the kit.
+sys.dont_write_bytecode = bool(sys.flags.dont_write_bytecode)
+
+from roles.target import Target  # noqa: E402
 
 
 def layer(roles: Iterable[str], target: Target) -> None:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import getpass
+import os
 import shlex
 import socket
+import sys
 from datetime import UTC, datetime
+from types import ModuleType
 from typing import TYPE_CHECKING, NoReturn
 
 from gevent import GreenletExit
 from pyinfra import host, logger, state
 from pyinfra.api.exceptions import PyinfraError
+from pyinfra.context import ctx_host
 
+from deploy.foresight import Foresight
 from deploy.inventory import MARK, remember_hardened
 from gatehouse.errors import GatehouseError
 from gatehouse.site import Site
@@ -48,6 +53,8 @@ def begin() -> Target:
         _leave_out(str(error))
     if host.data.ssh_user == site.ssh.user and "ssh" not in unconfirmed:
         remember_hardened(site, host.name)
+    state.add_callback_handler(Foresight(ctx_host.get()))
+    _known_to_inspect(state.current_deploy_filename)
     return Target(site, host.name, lambda: _open_pki(site))
 
 
@@ -71,6 +78,17 @@ def _without_delay() -> None:
     """Nagle's algorithm and delayed acknowledgements together cost 40 ms a command."""
     transport = host.connector.client.get_transport()
     transport.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def _known_to_inspect(deploy_file: str) -> None:
+    """Makes the deploy file one of the modules, as it seems.
+
+    pyinfra looks up where each operation was called; for a file that is none, `inspect` searches all modules each time,
+    which takes 5 ms an operation.
+    """
+    module = ModuleType(f"the deploy file {deploy_file}")
+    module.__file__ = os.path.abspath(deploy_file)
+    sys.modules.setdefault(module.__name__, module)
 
 
 def _take_lock() -> set[str]:

@@ -7,13 +7,16 @@ lab.down("lab")
 
 from __future__ import annotations
 
+import importlib
 import os
+from typing import TYPE_CHECKING, Any
 
-from lab.errors import LabError
-from lab.hosts import Completed, run, shell
-from lab.manage import Row, down, plumb, restart, status, up
-from lab.state import State
-from lab.topology import FieldHost, GatewayHost, Port, Topology, from_site, standard, surround
+if TYPE_CHECKING:
+    from lab.errors import LabError
+    from lab.hosts import Completed, run, shell
+    from lab.manage import Row, down, plumb, restart, status, up
+    from lab.state import State
+    from lab.topology import FieldHost, GatewayHost, Port, Topology, from_site, standard, surround
 
 __all__ = [
     "Completed", "FieldHost", "GatewayHost", "LabError", "Port", "Row", "State", "Topology",
@@ -24,3 +27,20 @@ __all__ = [
 def default_name() -> str:
     """The lab's name: `GATEHOUSE_LAB`, or `lab`."""
     return os.environ.get("GATEHOUSE_LAB") or "lab"
+
+
+_FROM = {
+    "errors": ("LabError",),
+    "hosts": ("Completed", "run", "shell"),
+    "manage": ("Row", "down", "plumb", "restart", "status", "up"),
+    "state": ("State",),
+    "topology": ("FieldHost", "GatewayHost", "Port", "Topology", "from_site", "standard", "surround"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Loads what is asked for, when it is: a deploy of the lab's site needs its state, and not the Docker SDK."""
+    for module, names in _FROM.items():
+        if name in names:
+            return getattr(importlib.import_module(f"lab.{module}"), name)
+    raise AttributeError(f"module 'lab' has no attribute '{name}'")

@@ -7,27 +7,43 @@ an operation. Contents travel on standard input, never in arguments, and are sta
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import io
 import shlex
+import sys
 import tarfile
 from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError
+from jinja2 import Environment, FileSystemBytecodeCache, FileSystemLoader, StrictUndefined, TemplateError
+from jinja2.bccache import Bucket
 from pyinfra import host
-from pyinfra.api import FactBase, StringCommand, operation
+from pyinfra.api import StringCommand, operation
 from pyinfra.api.exceptions import PyinfraError
+
+from roles.facts import LOADED, FileStates, Packages, UnitState, UnitStates
 
 TEMPLATES = Path(__file__).resolve().parent.parent / "templates"
 HEADER = "Managed by Gatehouse: changes made here are overwritten by the next deploy."
 STAMP = "/usr/lib/gatehouse/stamp"
-LOADED = "/run/gatehouse/loaded"
 # A staged tree is STAGED.XXXXXX. What a killed deploy left of it, and of POLICY, the next one removes at its beginning.
 STAGED = "/run/gatehouse-staged"
 POLICY = "/usr/sbin/policy-rc.d"
+
+
+class _Compiled(FileSystemBytecodeCache):
+    """Compiled templates, kept beside Python's own bytecode. One that can't be written is compiled again next time."""
+
+    def dump_bytecode(self, bucket: Bucket) -> None:
+        """Writes nothing where the operator wants no bytecode (PYTHONDONTWRITEBYTECODE)."""
+        with contextlib.suppress(OSError):
+            if not sys.flags.dont_write_bytecode:
+                (TEMPLATES / "__pycache__").mkdir(exist_ok=True)
+                super().dump_bytecode(bucket)
+
 
 _environment = Environment(
     loader=FileSystemLoader(TEMPLATES),
@@ -36,6 +52,8 @@ _environment = Environment(
     lstrip_blocks=True,
     keep_trailing_newline=True,
     autoescape=False,  # noqa: S701  configuration files, no HTML
+    # Whoever changes one of these options changes the pattern too: a kept template doesn't know how it was compiled.
+    bytecode_cache=_Compiled(str(TEMPLATES / "__pycache__"), "1-%s.cache"),
 )
 
 
@@ -102,83 +120,6 @@ def stamped(unit: str, loads: Iterable[str], *, reloads: bool = True) -> File:
     return File(f"/etc/systemd/system/{unit}.d/90-gatehouse-stamp.conf", "\n".join(lines).encode())
 
 
-class Packages(FactBase[set[str]]):
-    """Which of the named Debian packages are installed."""
-
-    default = set
-
-    def command(self, names: list[str]) -> str:
-        """One dpkg-query."""
-        return f"dpkg-query -W -f='${{db:Status-Abbrev}} ${{Package}}\\n' {shlex.join(names)} 2>/dev/null || true"
-
-    def process(self, output: list[str]) -> set[str]:
-        """`{"mosquitto", …}`."""
-        return {line.split()[1] for line in output if line.startswith(("ii ", "hi "))}
-
-
-class FileStates(FactBase[dict[str, tuple[str, str, str, str]]]):
-    """`{path: (owner, group, octal mode, SHA-256)}` of the files, `"directory"` for a digest of the directories."""
-
-    default = dict
-
-    def command(self, paths: list[str]) -> str:
-        """One stat and one sha256sum for all."""
-        names = shlex.join(paths)
-        return f"stat -c '%U %G %a %F|%n' -- {names} 2>/dev/null; sha256sum -- {names} 2>/dev/null; true"
-
-    def process(self, output: list[str]) -> dict[str, tuple[str, str, str, str]]:
-        """Symbolic links and anything else that is neither file nor directory count as missing."""
-        owners: dict[str, tuple[str, str, str]] = {}
-        states: dict[str, tuple[str, str, str, str]] = {}
-        for line in output:
-            head, bar, path = line.partition("|")
-            if bar and head.split(" ", 3)[3:] in (["regular file"], ["regular empty file"], ["directory"]):
-                owner, group, mode, kind = head.split(" ", 3)
-                owners[path] = (owner, group, mode)
-                if kind == "directory":
-                    states[path] = (owner, group, mode, kind)
-            elif not bar and len(digest := line.split("  ", 1)) == 2 and digest[1] in owners:
-                states[digest[1]] = (*owners[digest[1]], digest[0])
-        return states
-
-
-class UnitStates(FactBase[dict[str, dict[str, str]]]):
-    """`{unit: {"ActiveState": …, "UnitFileState": …}}` of several units."""
-
-    def command(self, units: list[str]) -> str:
-        """One systemctl."""
-        return f"systemctl show -p Id -p ActiveState -p UnitFileState -- {shlex.join(units)}"
-
-    def process(self, output: list[str]) -> dict[str, dict[str, str]]:
-        """A blank line stands between units."""
-        blocks = "\n".join(output).strip().split("\n\n")
-        states = [dict(line.split("=", 1) for line in block.splitlines() if "=" in line) for block in blocks]
-        return {state.pop("Id"): state for state in states if "Id" in state}
-
-
-class UnitState(FactBase[dict[str, str]]):
-    """A unit's `ActiveState`, `UnitFileState`, `NeedDaemonReload` and whether it has `Loaded` what is on disk."""
-
-    default = dict
-
-    def command(self, unit: str, loads: list[str]) -> str:
-        """One systemctl and one comparison with the stamp."""
-        compare = f"sha256sum -- {shlex.join(loads)} 2>&1 | cmp -s - {LOADED}/{shlex.quote(unit)}" if loads else "true"
-        return (
-            f"systemctl show -p ActiveState -p UnitFileState -p NeedDaemonReload -p DropInPaths -- {shlex.quote(unit)};"
-            f" ls -d /etc/systemd/system/{shlex.quote(unit)}.d/*.conf 2>/dev/null | sed 's/^/OnDisk=/';"
-            f" if {compare}; then echo Loaded=yes; else echo Loaded=no; fi"
-        )
-
-    def process(self, output: list[str]) -> dict[str, str]:
-        """`{"ActiveState": "active", …}`; systemd overlooks a drop-in whose directory is newer than its last reload."""
-        state = dict(line.split("=", 1) for line in output if "=" in line and not line.startswith("OnDisk="))
-        on_disk = {line.removeprefix("OnDisk=") for line in output if line.startswith("OnDisk=")}
-        if not on_disk.issubset(state.get("DropInPaths", "").split()):
-            state["NeedDaemonReload"] = "yes"
-        return state
-
-
 @operation()
 def packages(*names: str) -> Generator[StringCommand, None, None]:
     """Installs Debian packages, in one transaction and without starting their services: a default is never live."""
@@ -243,7 +184,7 @@ def swap(changed: Iterable[File], staged: Iterable[File], check: str | None = No
     refused = "echo 'gatehouse: the new files were not accepted, nothing is replaced' >&2; exit 1"
     script = (
         f"set -eu; umask 022; export STAGED; STAGED=$(mktemp -d {STAGED}.XXXXXX);"
-        " trap 'rm -rf \"$STAGED\"' EXIT; base64 -d | tar -x -p -C \"$STAGED\" --no-overwrite-dir; "
+        ' trap \'rm -rf "$STAGED"\' EXIT; base64 -d | tar -x -p -C "$STAGED" --no-overwrite-dir; '
     )
     return script + (f"{{ {check}; }} || {{ {refused}; }}; " if check else "") + "; ".join(swaps), _archive(staged)
 

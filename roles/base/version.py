@@ -17,9 +17,10 @@ MAKES_A_GATEWAY = ("deploy.py", "deploy", "roles", "templates", "gatehouse")
 @cache
 def of_checkout(root: Path = ROOT) -> str:
     """The content of VERSION for a checkout: three lines `version`, `commit` (`unknown` outside git) and `modified`."""
-    commit = _git(root, "rev-parse", "HEAD") or "unknown"
-    changes = _git(root, "status", "--porcelain", "--", *MAKES_A_GATEWAY)
-    modified = "unknown" if changes is None else "yes" if changes else "no"
+    lines = (_git(root, "status", "--porcelain=v2", "--branch", "--", *MAKES_A_GATEWAY) or "").splitlines()
+    about = dict(line.removeprefix("# ").split(" ", 1) for line in lines if line.startswith("# "))
+    commit = about.get("branch.oid", "unknown")
+    modified = ("no" if len(about) == len(lines) else "yes") if lines else "unknown"
     return f"version {__version__}\ncommit {commit}\nmodified {modified}\n"
 
 

@@ -1,0 +1,179 @@
+"""One look for many questions: what the operations of a run will ask a gateway is asked before the first of them runs.
+
+An operation asks by `host.get_fact`, and each question is a round trip: half of the time of a deploy that has nothing
+to change. So before the first operation runs, all of them are followed to their first question, the questions are put
+together in one command, and with the answers each is followed to its next question, until it has none or has a command
+to give. That is what `--dry` does with them too: nothing is run, and what an operation does before its first command
+must not change anything, here as there.
+
+The answers hold until any operation gives its first command, whatever it is. From then on every question is asked anew,
+so that no operation is ever told what another one of the same run has made untrue.
+"""
+
+from __future__ import annotations
+
+import inspect
+import secrets
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from paramiko import SSHException
+from pyinfra.api import FactBase, StringCommand
+from pyinfra.api.arguments import CONNECTOR_ARGUMENT_KEYS, pop_global_arguments
+from pyinfra.api.state import BaseStateCallback
+
+if TYPE_CHECKING:
+    from pyinfra.api.command import PyinfraCommand
+    from pyinfra.api.host import Host
+    from pyinfra.api.state import State, StateOperationHostData
+
+# A question that depends on the answer to another is in the next round; what is left then is asked one by one.
+ROUNDS = 6
+# Linux takes 128 KiB for one argument, and quoting lengthens it on the way.
+LONGEST_COMMAND = 48 * 1024
+
+
+@dataclass(frozen=True)
+class Question:
+    """A fact and its arguments; two questions with the same command are the same."""
+
+    fact: type[FactBase[Any]]
+    command: str
+    arguments: dict[str, Any] = field(compare=False)
+
+
+class _Unanswered(Exception):
+    """Ends the following of an operation at a question that has no answer yet."""
+
+
+class Foresight(BaseStateCallback):
+    """Answers the facts of one host's operations; add it to pyinfra's state by `add_callback_handler`."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._ask = host.get_fact
+        self._answers: dict[Question, list[str]] = {}
+        self._questions: list[Question] | None = None  # a list while operations are followed
+        self._looked = self._valid = False
+        host.get_fact = self.get_fact
+
+    def operation_host_start(self, state: State, host: Host, op_hash: str) -> None:
+        """Looks, before the first operation of this host runs."""
+        if host is self._host and not self._looked:
+            self._looked = self._valid = True
+            operations = [state.ops[host][op] for op in state.get_op_order() if op in state.ops[host]]
+            arguments = _connector_arguments(pop_global_arguments(state, host, {})[0])
+            for operation in operations:
+                operation.command_generator = self._watched(operation.command_generator)
+            self._look(operations, arguments)
+
+    def get_fact(self, fact: type[FactBase[Any]], *args: Any, **kwargs: Any) -> Any:
+        """What pyinfra's `Host.get_fact` gives, without a round trip where the answer is known and still holds."""
+        question = _question(fact, args, kwargs) if self._valid else None
+        if question in self._answers:
+            lines = self._answers[question]
+            # Read anew each time, as any caller may change what it gets.
+            return fact().process(lines) if lines else fact().default()
+        if self._questions is None:
+            return self._ask(fact, *args, **kwargs)
+        if question is not None:
+            self._questions.append(question)
+        raise _Unanswered
+
+    def _watched(self, generator: Callable[[], Iterator[PyinfraCommand]]) -> Callable[[], Iterator[PyinfraCommand]]:
+        """The same commands; the first of them that is about to run ends all foresight."""
+
+        def commands() -> Iterator[PyinfraCommand]:
+            for command in generator():
+                if self._questions is None:
+                    self._valid = False
+                yield command
+
+        return commands
+
+    def _look(self, operations: Iterable[StateOperationHostData], arguments: dict[str, Any]) -> None:
+        pending = [each for each in operations if _connector_arguments(each.global_arguments) == arguments]
+        for _ in range(ROUNDS):
+            self._questions, following, pending = [], pending, []
+            for operation in following:
+                commands = operation.command_generator()
+                try:
+                    next(commands)
+                    # It has something to do, after which no answer holds.
+                    break
+                except _Unanswered:
+                    pending.append(operation)
+                except StopIteration:
+                    continue
+                except Exception:  # noqa: S112  it will say so itself when it is run
+                    continue
+                finally:
+                    commands.close()
+            questions, self._questions = list(dict.fromkeys(self._questions)), None
+            if not questions or not self._read(questions, arguments):
+                return
+
+    def _read(self, questions: list[Question], arguments: dict[str, Any]) -> bool:
+        """Asks what fits into one command, and keeps the answers to what succeeds. False if nothing could be asked."""
+        end = f"answered-{secrets.token_hex(8)}"
+        script, asked = "", []
+        for group in _grouped(questions):
+            part = f"( {_command(group)}\n) </dev/null 2>/dev/null; printf '\\n{end} %s\\n' $?\n"
+            if len(script) + len(part) <= LONGEST_COMMAND:
+                script += part
+                asked.append(group)
+        try:
+            done, output = self._host.run_shell_command(StringCommand(script), **arguments)
+        except (OSError, SSHException, TimeoutError):
+            # The first operation will meet the same, and report it.
+            return False
+        lines: list[str] = []
+        groups = iter(asked)
+        for line in output.stdout_lines:
+            if not line.startswith(f"{end} "):
+                lines.append(line)
+                continue
+            # The end stands on a line of its own, whether the answer ended its last line or not.
+            self._keep(next(groups), lines[:-1] if lines[-1:] == [""] else lines, line == f"{end} 0")
+            lines = []
+        return bool(done and asked)
+
+    def _keep(self, group: list[Question], lines: list[str], succeeded: bool) -> None:
+        """What failed is asked again, by the operation that needs it, which says what is wrong."""
+        if not succeeded:
+            return
+        for question in group:
+            one = question.fact().part(lines, **question.arguments) if len(group) > 1 else lines
+            self._answers[question] = one
+
+
+def _question(fact: type[FactBase[Any]], args: Any, kwargs: Any) -> Question | None:
+    """None for what takes more than a command that is run as all others are."""
+    special = ("requires_command", "check_preconditions", "shell_executable")
+    plain = issubclass(fact, FactBase) and all(getattr(fact, name) is getattr(FactBase, name) for name in special)
+    if not plain or any(key.startswith("_") for key in kwargs):
+        return None
+    arguments = inspect.getcallargs(fact().command, *args, **kwargs)
+    command = fact().command(*args, **kwargs)
+    if not isinstance(command, str):
+        return None
+    return Question(fact, command, {name: value for name, value in arguments.items() if name != "self"})
+
+
+def _grouped(questions: list[Question]) -> list[list[Question]]:
+    """Questions of one fact that can be asked `together` (see `roles.facts`), and the others, each by itself."""
+    groups: dict[Any, list[Question]] = {}
+    for question in questions:
+        groups.setdefault(question.fact if hasattr(question.fact, "together") else question, []).append(question)
+    return list(groups.values())
+
+
+def _command(group: list[Question]) -> str:
+    first = group[0]
+    return first.command if len(group) == 1 else first.fact().together([each.arguments for each in group])
+
+
+def _connector_arguments(arguments: Any) -> dict[str, Any]:
+    """Of pyinfra's global arguments those that say how a command is run: as whom, in which shell, …"""
+    return {key: arguments[key] for key in CONNECTOR_ARGUMENT_KEYS if key in arguments}
