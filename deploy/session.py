@@ -46,7 +46,7 @@ class Unsuitable(Exception):
 def begin() -> Target:
     """Prepares the connection to the current host, takes its deploy lock, and returns what the roles are given."""
     site: Site = host.data.site
-    _without_delay()
+    _prepare_connection()
     try:
         unconfirmed = _take_lock()
     except Unsuitable as error:
@@ -74,10 +74,15 @@ def _open_pki(site: Site) -> Pki:
         raise DeployError(str(error)) from None
 
 
-def _without_delay() -> None:
-    """Nagle's algorithm and delayed acknowledgements together cost 40 ms a command."""
+def _prepare_connection() -> None:
+    """Nagle's algorithm and delayed acknowledgements together cost 40 ms a command.
+
+    The connection that holds the lock is kept busy: a firewall that comes up meanwhile learns of it, and doesn't keep
+    its end from the gateway when this run is killed.
+    """
     transport = host.connector.client.get_transport()
     transport.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    transport.set_keepalive(2)
 
 
 def _known_to_inspect(deploy_file: str) -> None:
@@ -103,8 +108,9 @@ def _take_lock() -> set[str]:
         f" df --output=avail,target -m {shlex.join(WRITTEN)} 2>/dev/null | sed 1d | sort -n | sed -n '1s/^ */free /p';"
         f' exec 9>>{LOCK}; flock -n 9 || {{ echo "holder $(cat {LOCK})"; exit 75; }};'
         f" printf '%s\n' {shlex.quote(holder)} >{LOCK};"
-        f" for i in $(seq {PATIENCE}); do busy=$(grep -lsz '^{MARK}=' /proc/[0-9]*/environ) || break; sleep 1; done;"
-        ' [ -z "$busy" ] || { echo busy $busy; exit 75; };'
+        # grep's exit status says nothing: processes end while it looks.
+        f" for i in $(seq {PATIENCE}); do busy=$(grep -lsz '^{MARK}=' /proc/[0-9]*/environ); [ -n \"$busy\" ] || break;"
+        ' sleep 1; done; [ -z "$busy" ] || { echo busy $busy; exit 75; };'
         f" rm -rf {STAGED}.*; ! grep -qs Gatehouse {POLICY} || rm -f {POLICY};"
         f" echo unconfirmed $(ls {PENDING} 2>/dev/null); echo taken; cat >/dev/null"
     )
