@@ -244,9 +244,9 @@ def _share(shared: str, here: int, name: str, content: bytes) -> None:
 def _create(here: int, name: str, content: bytes) -> None:
     descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=here)
     try:
-        rest = memoryview(content)
-        while rest:
-            rest = rest[os.write(descriptor, rest) :]
+        written = os.write(descriptor, content)
+        while written < len(content):
+            written += os.write(descriptor, content[written:])
     finally:
         os.close(descriptor)
 

@@ -241,7 +241,7 @@ class Enroller:
                 "hmac_key": bundle.hmac_key_number,
             }
         )
-        entry = registry.read().get(device.name)
+        entry = registry.entries.get(device.name)
         if entry is None:
             registry.add([enrolled])
         else:

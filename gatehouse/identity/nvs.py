@@ -29,23 +29,21 @@ class NvsError(GatehouseError):
 
 def table(bundle: Bundle) -> str:
     """The text of `nvs.csv`. Files are named, not copied in: it holds no secret, and is used in that directory."""
-    pins = bundle.broker.pins
-    rows = [
-        ("key", "type", "encoding", "value"),
-        (NAMESPACE, "namespace", "", ""),
-        ("name", "data", "string", bundle.name),
-        ("broker_host", "data", "string", bundle.broker.host),
-        ("broker_port", "data", "u16", str(bundle.broker.port)),
-        ("ca", "file", "string", "ca.pem"),
-        ("certificate", "file", "string", "certificate.pem"),
-        *([("key", "file", "string", "key.pem")] if bundle.key_pem is not None else []),
-        ("hmac_key", "file", "hex2bin", "hmac.key"),
-        ("hmac_key_number", "data", "u32", str(bundle.hmac_key_number)),
-        ("pin", "data", "hex2bin", pins.spki_sha256),
-        ("pin_backup", "data", "hex2bin", pins.backup_spki_sha256),
-        ("pin_certificate", "data", "hex2bin", pins.certificate_sha256),
-    ]
-    return "".join(",".join(row) + "\n" for row in rows)
+    key = "key,file,string,key.pem\n" if bundle.key_pem is not None else ""
+    return f"""\
+key,type,encoding,value
+{NAMESPACE},namespace,,
+name,data,string,{bundle.name}
+broker_host,data,string,{bundle.broker.host}
+broker_port,data,u16,{bundle.broker.port}
+ca,file,string,ca.pem
+certificate,file,string,certificate.pem
+{key}hmac_key,file,hex2bin,hmac.key
+hmac_key_number,data,u32,{bundle.hmac_key_number}
+pin,data,hex2bin,{bundle.broker.pins.spki_sha256}
+pin_backup,data,hex2bin,{bundle.broker.pins.backup_spki_sha256}
+pin_certificate,data,hex2bin,{bundle.broker.pins.certificate_sha256}
+"""
 
 
 def partition(directory: Path, size: int = SIZE) -> bytes:

@@ -70,6 +70,11 @@ class Registry:
             self._raw, self._entries = raw, entries
         return self._entries
 
+    @property
+    def entries(self) -> Mapping[str, Mapping[str, Any]]:
+        """The entries by name as they were last read, or written."""
+        return self._entries
+
     @contextlib.contextmanager
     def transaction(self) -> Iterator[Registry]:
         """Hold the lock, re-read the file, run the block, write once; when either fails the file stays as it was.
@@ -188,7 +193,7 @@ def _lines(facts: Mapping[str, Any]) -> str:
 
 def _toml(value: Any) -> str:
     if isinstance(value, datetime.datetime):
-        return value.strftime("%Y-%m-%dT%H:%M:%SZ")
+        return f"{value:%Y-%m-%dT%H:%M:%SZ}"
     if isinstance(value, int):
         return str(value)
     if isinstance(value, list):
