@@ -7,9 +7,11 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.x509.oid import NameOID
 
 from gatehouse.identity.authority import PkiError
-from gatehouse.identity.leaf import CLIENT, LeafKey, strong_enough
+from gatehouse.identity.leaf import CLIENT, LeafKey, spki, strong_enough
 
 _LONGEST = 16 * 1024
+_DER = (b"\x30\x81", b"\x30\x82")
+"""How a SEQUENCE of 128 to 65,535 octets begins; what a text in it says must not make a PEM file of it."""
 _UNREADABLE = (
     ValueError,
     TypeError,
@@ -29,7 +31,7 @@ def read_csr(data: bytes, name: str, dns_name: str) -> LeafKey:
     if len(data) > _LONGEST:
         raise PkiError(f"{name}: a certificate request of {len(data)} bytes; a real one is below {_LONGEST}")
     try:
-        load = x509.load_pem_x509_csr if b"-----BEGIN" in data else x509.load_der_x509_csr
+        load = x509.load_der_x509_csr if data[:2] in _DER else x509.load_pem_x509_csr
         request = load(data)
         genuine = request.is_signature_valid
         subject = [(attribute.oid, str(attribute.value)) for attribute in request.subject]
@@ -38,14 +40,22 @@ def read_csr(data: bytes, name: str, dns_name: str) -> LeafKey:
     except _UNREADABLE:
         raise PkiError(f"{name}: no certificate request that can be read; make it anew, with a key on P-256") from None
     if not genuine:
-        raise PkiError(f"{name}: the request's signature does not fit its key; make it anew on the device")
+        raise PkiError(
+            f"{name}: the request's signature does not fit its key, or is over MD5 or SHA-1; make it anew, with SHA-256"
+        )
     if subject != [(NameOID.COMMON_NAME, name)]:
         raise PkiError(f"{name}: the request is for {_shown(request.subject)}; make it for CN={name} and nothing else")
     for value in extensions:
         if not _harmless(value, dns_name):
             what = value.oid._name
             raise PkiError(f"{name}: the request asks for {what} that it can't have; leave it out, the CA sets it")
-    return strong_enough(name, public_key)
+    key = strong_enough(name, public_key)
+    if spki(key) not in request.tbs_certrequest_bytes:
+        # curves spelled out and compressed points are what few verifiers read, and where they have been fooled
+        raise PkiError(
+            f"{name}: the request spells its key out in an unusual way; use the curve by its name, points uncompressed"
+        )
+    return key
 
 
 def _harmless(value: x509.ExtensionType, dns_name: str) -> bool:
