@@ -69,7 +69,10 @@ class ClosedPort(Declaration):
 
 
 class Service(Declaration):
-    """A service of the gateway, as its role declares it."""
+    """A service of the gateway, as its role declares it.
+
+    `unconfined` is the reason why a unit that faces a network can't be confined; it is then reported as not proven.
+    """
 
     name: str
     title: str
@@ -81,6 +84,7 @@ class Service(Declaration):
     secrets: tuple[Secret, ...] = ()
     closed: tuple[ClosedPort, ...] = ()
     network_facing: bool = False
+    unconfined: str = ""
 
     def listener(self, name: str) -> Listener:
         """The listener of that name; KeyError if the service has none."""

@@ -7,8 +7,8 @@ service = Service(
     title="Administration (SSH)",
     packages=("openssh-server", "sudo"),
     units=("ssh.service",),
-    # Not confined as other services are: a shell inherits what binds its sshd, and this one administers the gateway.
-    network_facing=False,
+    network_facing=True,
+    unconfined="a shell inherits the confinement of its sshd, and this shell administers the gateway",
     listeners=(
         Listener(
             name="ssh",
