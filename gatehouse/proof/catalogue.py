@@ -49,5 +49,7 @@ def checked(references: Iterable[str], where: str) -> tuple[str, ...]:
     named = tuple(references)
     for reference in named:
         if reference not in known:
-            raise UnknownControl(f"{where}: no control {reference!r} in {FILE.name} (write FRAMEWORK:ID as it stands there)")
+            raise UnknownControl(
+                f"{where}: no control {reference!r} in {FILE.name} (write FRAMEWORK:ID as it stands there)"
+            )
     return named

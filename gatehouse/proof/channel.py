@@ -39,7 +39,7 @@ class ProbeError(GatehouseError):
 
 
 def opening(config: Mapping[str, Any]) -> str:
-    """The first line for `python3 -c START`: the modules, in the order that they need each other, and the configuration."""
+    """The first line for `python3 -c START`: the modules, in the order of their imports, and the configuration."""
     order = ("reach", "listen", "tls", "mqtt", "scan", "ssh", "facts", "segment", "agent")
     modules = [[name, ""] for name in ("gatehouse", "gatehouse.proof", "gatehouse.proof.probes")]
     modules += [[f"gatehouse.proof.probes.{name}", (HERE / "probes" / f"{name}.py").read_text()] for name in order]
@@ -54,7 +54,8 @@ def asking(work: Probes) -> str:
 class Agent:
     """An agent behind a program that carries its standard input and output, such as `ssh HOST python3 -c START`.
 
-    Use it as a context: its end is the end of the agent and of all its positions. Raises `ProbeError`, which names `where`.
+    Use it as a context: its end is the end of the agent and of all its positions. Raises `ProbeError`, which names
+    `where`.
     """
 
     def __init__(self, where: str, command: Sequence[str], config: Mapping[str, Any], patience: float = 60) -> None:
@@ -97,7 +98,9 @@ class Agent:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def _write(self, line: str) -> None:
@@ -113,13 +116,17 @@ class Agent:
             line = self._lines.get(timeout=patience)
         except Empty:
             self._process.kill()
-            raise ProbeError(f"{self._where}: the probes gave no answer in {patience:.0f} s (is the gateway busy?)") from None
+            raise ProbeError(
+                f"{self._where}: the probes gave no answer in {patience:.0f} s (is the gateway busy?)"
+            ) from None
         if not line:
             raise self._lost()
         try:
             answer: dict[str, Any] = json.loads(line)
         except ValueError:
-            raise ProbeError(f"{self._where}: no answer of a probe: {line[:80]!r} (does a login script print it?)") from None
+            raise ProbeError(
+                f"{self._where}: no answer of a probe: {line[:80]!r} (does a login script print it?)"
+            ) from None
         return answer
 
     def _lost(self) -> ProbeError:

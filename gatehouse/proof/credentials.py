@@ -1,7 +1,7 @@
 """The identities that probes show to the broker: good ones, and one of each kind that must be refused.
 
-All live for minutes and are kept nowhere, but one: a certificate that is revoked from the day it is made. It has to be on
-the list that the broker has loaded, so it is made with the vault, and a deploy brings the list to the gateway.
+All live for minutes and are kept nowhere, but one: a certificate that is revoked from the day it is made. It has to
+be on the list that the broker has loaded, so it is made with the vault, and a deploy brings the list to the gateway.
 """
 
 from __future__ import annotations
@@ -65,21 +65,31 @@ def _stored(vault: SecretStore, now: datetime) -> Credential | None:
 
 
 def shown(vault: SecretStore, pki: Pki, site_name: str, domain: str) -> dict[str, Shown]:
-    """What probes show, by name. `none` is missing: who shows nothing needs no credential.
+    """What probes show, by name; each has a name of its own, since two with one name would end each other's sessions.
 
-    good, other, observer: in order; `expired`; `revoked`; `foreign` (another CA of the same name); `server` (a certificate
-    of this site for a service, not for a client); `stranger` (in order, for a name that has no rights).
+    In order: `good`, `other`, `observer`, `victim` and `thief`, `liar`, `excess`, and `stranger`, whose name has no
+    rights. To be refused: `expired`; `revoked`; `foreign`, from another CA that calls itself like this site's;
+    `server`, which this site issues for a service. `loopback` is a server's that probes try their own TLS with.
     """
     now = datetime.now(UTC)
     foreign = Pki(SecretStore(), site_name, domain).ensure()
+    begun, over = now - timedelta(days=2), now - timedelta(days=1)
     made = {
         "good": pki.ephemeral_client(PROBE),
         "other": pki.ephemeral_client(OTHER_PROBE),
         "observer": pki.ephemeral_client(OBSERVER),
         "stranger": pki.ephemeral_client("admin"),
-        "expired": pki.ephemeral_client(PROBE, not_before=now - timedelta(days=2), not_after=now - timedelta(days=1)),
+        "expired": pki.ephemeral_client(f"{PROBE}-expired", not_before=begun, not_after=over),
         "revoked": keep_revoked(vault, pki),
-        "foreign": foreign.ephemeral_client(PROBE),
-        "server": pki.ephemeral_server(PROBE),
+        "foreign": foreign.ephemeral_client(f"{PROBE}-foreign"),
+        "server": pki.ephemeral_server(f"{PROBE}-server"),
+        "loopback": pki.ephemeral_server("loopback"),
     }
+    made |= {name: pki.ephemeral_client(f"{PROBE}-{name}") for name in ("liar", "excess")}
+    made |= {f"takeover-{name}": pki.ephemeral_client(f"{PROBE}-{name}") for name in ("victim", "thief")}
     return {name: Shown.of(given) for name, given in made.items()}
+
+
+def foreign_anchor(site_name: str, domain: str) -> str:
+    """The root certificate of another CA that calls itself like this site's, PEM."""
+    return Pki(SecretStore(), site_name, domain).ensure().trust_anchor.decode()

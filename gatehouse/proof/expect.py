@@ -1,4 +1,4 @@
-"""What to ask of a gateway, and what its site's policy has one expect: derived from the declarations and nothing else."""
+"""What to ask of a gateway, and what its site's policy has one expect: derived from the declarations alone."""
 
 from __future__ import annotations
 
@@ -201,4 +201,6 @@ def permitted(policy: Policy, position: str, towards: str, address: str, label: 
 
 def admitted(policy: Policy, segment: str, transport: str) -> set[str]:
     """The ports at which a segment reaches the gateway: what a scan must find, no more and no less."""
-    return {rule.listener.label for rule in policy.input if rule.segment == segment and rule.listener.transport == transport}
+    return {
+        rule.listener.label for rule in policy.input if rule.segment == segment and rule.listener.transport == transport
+    }

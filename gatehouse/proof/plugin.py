@@ -4,8 +4,9 @@
     @pytest.mark.controls("ETSI-EN-303-645-v3.1.3:5.6-1")
     def test_a_segment_reaches_what_it_may_and_nothing_else(…, evidence): …
 
-The id is filled in from the test's parameters. A test that passes is `proven`, one that fails is `failed`, one that calls
-`cannot_prove` is `not_proven`; a check that could not be made because of an error is `not_proven` too, but the run fails.
+The id is filled in from the test's parameters. A test that passes is `proven`, one that fails is `failed`, one that
+calls `cannot_prove` is `not_proven`; a check that could not be made because of an error is `not_proven` too, but the
+run fails.
 """
 
 from __future__ import annotations
@@ -35,7 +36,9 @@ def cannot_prove(reason: str) -> NoReturn:
 class Plugin:
     """Collects verdicts while pytest runs, writes them when it ends, and decides the exit status."""
 
-    def __init__(self, site: str, version: str, reports: Path, write: Callable[[str], None], colour: bool, as_json: bool) -> None:
+    def __init__(
+        self, site: str, version: str, reports: Path, write: Callable[[str], None], colour: bool, as_json: bool
+    ) -> None:
         self.run = results.Run(site=site, version=version)
         self.folder: Path | None = None
         self._reports, self._say, self._colour, self._as_json = reports, write, colour, as_json
@@ -74,7 +77,9 @@ class Plugin:
         self, item: pytest.Item, report: pytest.TestReport, error: pytest.ExceptionInfo[BaseException] | None
     ) -> results.Check:
         parameters = getattr(item, "callspec", None)
-        values = {key: getattr(value, "name", value) for key, value in (parameters.params if parameters else {}).items()}
+        values = {
+            key: getattr(value, "name", value) for key, value in (parameters.params if parameters else {}).items()
+        }
         marker = item.get_closest_marker("check")
         identity = marker.args[0].format(**values) if marker is not None else item.name
         verdict: results.Verdict
@@ -87,13 +92,14 @@ class Plugin:
             self._errors += 1
         else:
             verdict, reason = "failed", _said(error)
+        noted: list[dict[str, Any]] = item.stash.get(EVIDENCE, [])
         return results.Check(
             id=identity,
             title=_title(item),
             gateway=values.get("gateway"),
             segment=values.get("segment"),
             verdict=verdict,
-            evidence=results.merged(item.stash.get(EVIDENCE, [])),
+            evidence=results.merged(noted),
             reason=reason,
             controls=_controls(item),
         )

@@ -125,7 +125,7 @@ def write(folder: Path, run: Run) -> Path:
         os.replace(link, folder.parent / LATEST)
     except OSError as error:
         raise ResultsError(f"{folder}: {error.strerror} (nothing of an earlier run was changed)") from None
-    _forget(folder.parent)
+    _forget(folder)
     return folder / RESULTS
 
 
@@ -162,9 +162,10 @@ def junit(run: Run) -> str:
     return ET.tostring(suite, encoding="unicode", xml_declaration=True) + "\n"
 
 
-def _forget(base: Path) -> None:
-    runs = sorted(path for path in base.iterdir() if path.is_dir() and not path.is_symlink())
-    for old in runs[:-KEPT]:
+def _forget(newest: Path) -> None:
+    earlier = [path for path in newest.parent.iterdir() if path.is_dir() and not path.is_symlink() and path != newest]
+    earlier.sort(key=lambda path: path.stat().st_mtime_ns)
+    for old in earlier[: max(0, len(earlier) + 1 - KEPT)]:
         for name in (RESULTS, JUNIT, f".{RESULTS}.new", f".{JUNIT}.new"):
             (old / name).unlink(missing_ok=True)
         if not any(old.iterdir()):

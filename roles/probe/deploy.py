@@ -1,4 +1,4 @@
-"""Installs what the compliance suite runs on the gateway. Nothing of it stays running, and there is nothing to configure."""
+"""Installs what the compliance suite runs on the gateway. Nothing stays running, nothing is to be configured."""
 
 from __future__ import annotations
 

@@ -1,13 +1,14 @@
 """The compliance suite: read-only, against any site. `pytest tests/compliance --site NAME`.
 
-Each area of questions is asked once for each gateway, from all positions at the same time, when its first check comes up;
-the checks themselves only judge what was seen.
+Each area of questions is asked once for each gateway, from all positions at the same time, when its first check comes
+up; the checks themselves only judge what was seen.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from _pytest.terminal import TerminalReporter
@@ -22,11 +23,15 @@ from roles.base.version import of_checkout
 from tests.compliance.live import Gateways, Live
 
 SITE: pytest.StashKey[Site] = pytest.StashKey()
+OWN_MARKERS = (
+    "inside: the check is made for every segment but the internet",
+    "network_facing: the check is made for the services that strangers can talk to",
+)
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_configure(config: pytest.Config) -> None:
-    for line in (*MARKERS, "inside: the check is made for every segment but the internet"):
+    for line in (*MARKERS, *OWN_MARKERS):
         config.addinivalue_line("markers", line)
     try:
         site = load(config.getoption("--site"), ROOT)
@@ -42,13 +47,15 @@ def pytest_configure(config: pytest.Config) -> None:
         if old is not None:
             config.pluginmanager.register(TerminalReporter(config, sys.stderr), "terminalreporter")
     version = " ".join(of_checkout().split())
+    reports = Path(config.getoption("--reports") or ROOT / "reports")
     config.pluginmanager.register(
-        Plugin(site.name, version, ROOT / "reports", out.write, out.isatty() and not as_json, as_json), "gatehouse-proof"
+        Plugin(site.name, version, reports, out.write, out.isatty() and not as_json, as_json),
+        "gatehouse-proof",
     )
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Every check is made for each gateway, and for each of its segments, pairs of segments, listeners, destinations."""
+    """Every check is made for each gateway, and each of its segments, pairs of segments, listeners, destinations."""
     site = metafunc.config.stash[SITE]
     wanted = metafunc.fixturenames
     if "gateway" not in wanted:
@@ -64,8 +71,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             "towards": list(here),
             "offer": list(expect.offers(site, gateway)),
             "destination": list(site.destinations),
-            "service": [service for service in site.services_of(gateway)],
+            "service": list(site.services_of(gateway)),
         }
+        if metafunc.definition.get_closest_marker("network_facing"):
+            extra["service"] = [service for service in site.services_of(gateway) if service.network_facing]
         found: list[tuple[object, ...]] = [(gateway,)]
         for name in names[1:]:
             found = [(*row, value) for row in found for value in extra[name]]
@@ -98,4 +107,3 @@ def evidence(request: pytest.FixtureRequest) -> Callable[[Observation | dict[str
         noted.append(seen.evidence() if isinstance(seen, Observation) else seen)
 
     return note
-

@@ -40,8 +40,10 @@ class Field:
         tcp = [label for label in labels if label.endswith("/tcp")]
         return found + [(INTERNET, label, str(service.ip)) for service in self._topology.services for label in tcp]
 
-    def ask(self, work: Mapping[str, list[dict[str, Any]]], places: Mapping[str, Place]) -> dict[str, list[Observation]]:
-        """The probes of each segment's position, from the segment's host; the internet's host asks for the uplink only."""
+    def ask(
+        self, work: Mapping[str, list[dict[str, Any]]], places: Mapping[str, Place]
+    ) -> dict[str, list[Observation]]:
+        """The probes of each segment's position, from its host; the internet's host asks for the uplink only."""
         chosen = {}
         for segment in self.hosts:
             near = set(places[segment].gateway) if segment in places else set()
@@ -55,7 +57,10 @@ class Field:
 
     def _ask_one(self, segment: str, probes: list[dict[str, Any]]) -> tuple[str, list[Observation]]:
         host = self.hosts[segment].name
-        said = [{**probe, "say": probe["say"].replace(segment, position(segment), 1)} if "say" in probe else probe for probe in probes]
+        said = [
+            {**probe, "say": probe["say"].replace(segment, position(segment), 1)} if "say" in probe else probe
+            for probe in probes
+        ]
         done = lab.run(self._name, host, ["python3", "-I", "-c", START], stdin=opening({}) + asking({GATEWAY: said}))
         lines = done.stdout.splitlines()
         if done.returncode != 0 or len(lines) != 2:

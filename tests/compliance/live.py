@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -20,22 +21,48 @@ from deploy import vaults
 from deploy.inventory import connection
 from gatehouse.errors import GatehouseError
 from gatehouse.identity import Pki, Vault
-from gatehouse.proof import expect
+from gatehouse.proof import expect, plays
 from gatehouse.proof.channel import START, Agent, ProbeError
-from gatehouse.proof.credentials import Shown, shown
-from gatehouse.proof.expect import Place
+from gatehouse.proof.credentials import Shown, foreign_anchor, shown
+from gatehouse.proof.expect import Offer, Place, split
 from gatehouse.proof.observation import Observation
 from gatehouse.site import Policy, Site, derive
-from gatehouse.proof.expect import split
 from tests.compliance.field import Field
 from tests.compliance.sockets import Socket, sockets
 
+# Seconds to wait for another run of the suite on the same gateway.
+PATIENCE = 120
 # Packets a second, of each of the scans that run at the same time.
 RATE = 8000
 # Of UDP, what is known for services nobody meant to run: TFTP, portmapper, NetBIOS, SNMP, LDAP, IKE, syslog, RIP, SSDP,
 # STUN, mDNS, LLMNR, CoAP, memcached, WireGuard's usual one, and more.
 COMMON_UDP = frozenset(
-    {7, 19, 53, 67, 68, 69, 111, 123, 137, 138, 161, 389, 443, 500, 514, 520, 546, 547, 623, 631, 1194, 1701, 1812, 1900}
+    {
+        7,
+        19,
+        53,
+        67,
+        68,
+        69,
+        111,
+        123,
+        137,
+        138,
+        161,
+        389,
+        443,
+        500,
+        514,
+        520,
+        546,
+        547,
+        623,
+        631,
+        1194,
+        1701,
+        1812,
+        1900,
+    }
     | {2049, 3478, 4500, 5060, 5353, 5355, 5683, 5684, 8086, 8125, 10001, 11211, 51820}
 )
 
@@ -67,7 +94,9 @@ class Gateways:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._stack.close()
 
 
@@ -80,25 +109,37 @@ class Live:
         self._connection = connection(site, name)
         self._folder = Path(tempfile.mkdtemp(prefix="gatehouse-"))  # 0700; a socket's path is 108 bytes at most
         self._seen: dict[tuple[str, str], Observation] = {}
+        self._ran: dict[tuple[str, ...], Observation] = {}
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._stack.close()
         shutil.rmtree(self._folder, ignore_errors=True)
 
     # the way there
 
-    def ssh(self, *options: str, user: str | None = None) -> list[str]:
-        """The command line of an SSH client to this gateway, without what is to be run there."""
+    def ssh(self, *options: str, user: str | None = None, identity: bool = True) -> list[str]:
+        """An SSH client's command line to this gateway, up to what is to be run there; `identity`: the site's key."""
         given = self._connection
         command = ["ssh", "-p", str(given["ssh_port"]), "-l", user or given["ssh_user"]]
         command += ["-o", f"UserKnownHostsFile={given['ssh_known_hosts_file']}", "-o", "StrictHostKeyChecking=yes"]
-        command += ["-o", "BatchMode=yes", "-o", "ConnectTimeout=10", "-o", "ServerAliveInterval=15", "-o", "LogLevel=ERROR"]
-        if "ssh_key" in given:
-            command += ["-i", given["ssh_key"], "-o", "IdentitiesOnly=yes"]
+        command += [
+            "-o",
+            "BatchMode=yes",
+            "-o",
+            "ConnectTimeout=10",
+            "-o",
+            "ServerAliveInterval=15",
+            "-o",
+            "LogLevel=ERROR",
+        ]
+        command += ["-o", "IdentitiesOnly=yes"] if "ssh_key" in given or not identity else []
+        command += ["-i", given["ssh_key"]] if "ssh_key" in given and identity else []
         return [*command, *options, given["ssh_hostname"]]
 
     @property
@@ -114,7 +155,8 @@ class Live:
         networks = self.site.gateways[self.name].networks
         avoid = [str(device.address) for device in self.site.devices_of(self.name) if device.address]
         bridges = {s: {"bridge": self.site.gateways[self.name].bridge(s), "avoid": avoid} for s in networks}
-        return self._stack.enter_context(Agent(self.name, command, {"segments": bridges}))
+        config = {"segments": bridges, "patience": PATIENCE}
+        return self._stack.enter_context(Agent(self.name, command, config, patience=PATIENCE + 60))
 
     @property
     def _control(self) -> Path:
@@ -132,6 +174,20 @@ class Live:
             f" -o UserKnownHostsFile={given['ssh_known_hosts_file']} -o StrictHostKeyChecking=yes",
             controlpersist=0,
         )
+
+    def login(
+        self, *options: str, user: str | None = None, identity: bool = True, run: str | None = "true"
+    ) -> subprocess.CompletedProcess[str]:
+        """Tries to log in anew and run something, and says how that went."""
+        command = [*self.ssh(*options, user=user, identity=identity), *([run] if run else [])]
+        return subprocess.run(
+            command, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL, check=False
+        )
+
+    @property
+    def same_connection(self) -> tuple[str, str]:
+        """Options for what shall go over the connection that is there."""
+        return ("-o", f"ControlPath={self._control}")
 
     # positions
 
@@ -254,10 +310,12 @@ class Live:
 
     @cached_property
     def sockets(self) -> list[Socket]:
-        """What listens on the gateway. Looked at twice: a query to a resolver out there has a socket for a moment only."""
+        """What listens on the gateway. Looked at twice: a question to a resolver has a socket for a moment."""
         looks = []
         for _ in range(2):
-            answers = self.ask({expect.GATEWAY: [{"kind": "run", "argv": ["ss", "-H", "-t", "-u", "-l", "-n", "-p", "--cgroup"]}]})
+            answers = self.ask(
+                {expect.GATEWAY: [{"kind": "run", "argv": ["ss", "-H", "-t", "-u", "-l", "-n", "-p", "--cgroup"]}]}
+            )
             looks.append(sockets(str(answers[expect.GATEWAY][0].result.get("output", ""))))
         return [socket for socket in looks[0] if socket in looks[1]]
 
@@ -273,9 +331,20 @@ class Live:
             common = {"kind": "nmap", "transport": "tcp"}
             own = [a for a in place.gateway if place.family(a)]
             others = [a for s, p in self.places.items() if s != segment for a in p.gateway if place.family(a)]
-            work[segment] = [{"id": f"scan:tcp@{a}", **common, "address": a, "ports": "all", "rate": RATE, "expected": sorted(expect.admitted(self.policy, segment, "tcp"))} for a in own]
+            work[segment] = [
+                {
+                    "id": f"scan:tcp@{a}",
+                    **common,
+                    "address": a,
+                    "ports": "all",
+                    "rate": RATE,
+                    "expected": sorted(expect.admitted(self.policy, segment, "tcp")),
+                }
+                for a in own
+            ]
             work[segment] += [
-                {"id": f"scan:udp@{a}", **common, "transport": "udp", "address": a, "ports": sorted(datagrams)} for a in own
+                {"id": f"scan:udp@{a}", **common, "transport": "udp", "address": a, "ports": sorted(datagrams)}
+                for a in own
             ]
             work[segment] += [
                 {"id": f"scan:listening@{a}", **common, "address": a, "ports": sorted(listening)} for a in others
@@ -284,9 +353,31 @@ class Live:
         return {(s, seen.probe["id"], seen.probe["address"]): seen for s, several in found.items() for seen in several}
 
     def scan(self, segment: str, what: str, address: str) -> Observation:
-        """A scan from a segment's position: `tcp` (all ports), `udp` (common ones), or `listening` (what listens at all)."""
+        """A scan from a segment: `tcp` (all ports), `udp` (common ones), or `listening` (what listens at all)."""
         self.place(segment)
         return self._scans[segment, f"scan:{what}@{address}", address]
+
+    # what the gateway tells
+
+    def run(self, *argv: str) -> Observation:
+        """What a program on the gateway prints, run once in a session."""
+        if argv not in self._ran:
+            self._ran[argv] = self.ask({expect.GATEWAY: [{"kind": "run", "argv": list(argv)}]})[expect.GATEWAY][0]
+        return self._ran[argv]
+
+    @cached_property
+    def keys(self) -> list[dict[str, str | None]]:
+        """Every file with a private key on the gateway."""
+        seen = self.ask({expect.GATEWAY: [{"kind": "keys"}]})[expect.GATEWAY][0]
+        if seen.outcome != "answered":
+            raise ProbeError(f"{self.name}: {seen}")
+        found: list[dict[str, str | None]] = seen.result["keys"]
+        return found
+
+    @cached_property
+    def is_container(self) -> bool:
+        """Whether clock and kernel belong to the machine underneath."""
+        return self.run("systemd-detect-virt", "--container").result.get("status") == 0
 
     # identities
 
@@ -302,3 +393,36 @@ class Live:
     def credentials(self) -> dict[str, Shown]:
         """What probes show to the broker."""
         return shown(self.vault, self.pki, self.site.name, self.site.domain)
+
+    # the broker
+
+    @cached_property
+    def mqtts(self) -> Offer:
+        """The broker's listener."""
+        return next(o for o in expect.offers(self.site, self.name) if o.listener.name == "mqtts")
+
+    @cached_property
+    def broker_at(self) -> list[tuple[str, str]]:
+        """Where devices reach the broker: `(segment, address)`, the main one first."""
+        reach = [segment for segment in self.mqtts.listener.reachable_from if segment in self.places]
+        return [(s, a) for s in reach for a in self.place(s).gateway if self.place(s).family(a)]
+
+    @cached_property
+    def broker(self) -> dict[str, Observation]:
+        """Plays everything at the broker's main address, and one good session at each other; by the probes' ids."""
+        if not self.broker_at:
+            raise ProbeError(f"{self.name}: no position where the broker can be reached from")
+        anchor, name = self.pki.trust_anchor.decode(), f"broker.{self.site.domain}"
+        common = {"port": self.mqtts.listener.port, "ca": anchor, "server_name": name}
+        (segment, address), *others = self.broker_at
+        server = {"address": address, **common}
+        who = self.credentials
+        probes = [plays.admission(case, server, who) for case in plays.REFUSED]
+        probes += [play(server, who) for play in (plays.rights, plays.takeover, plays.pretence)]
+        probes += [plays.excess(server, who, self.site.broker.max_packet_bytes)]
+        probes += plays.handshakes(server, who, foreign_anchor(self.site.name, self.site.domain))
+        found = {o.probe["id"]: o for o in self.ask({segment: probes})[segment]}
+        for place, elsewhere in [(segment, address), *others]:
+            good = {**plays.admission("good", {**common, "address": elsewhere}, who), "id": f"broker:good@{elsewhere}"}
+            found |= {o.probe["id"]: o for o in self.ask({place: [good]})[place]}
+        return found

@@ -30,8 +30,16 @@ def sockets(text: str) -> list[Socket]:
         if len(fields) < 6 or fields[0] not in ("tcp", "udp"):
             continue
         address, _, port = fields[4].rpartition(":")
-        program, unit = re.search(r'"([^"]+)"', line), re.search(r"cgroup:\S*/([^/\s]+\.(?:service|socket|scope))", line)
+        program, unit = (
+            re.search(r'"([^"]+)"', line),
+            re.search(r"cgroup:\S*/([^/\s]+\.(?:service|socket|scope))", line),
+        )
         found.append(
-            Socket(f"{port}/{fields[0]}", address.strip("[]"), program[1] if program else "the kernel", unit[1] if unit else "")
+            Socket(
+                f"{port}/{fields[0]}",
+                address.strip("[]"),
+                program[1] if program else "the kernel",
+                unit[1] if unit else "",
+            )
         )
     return found

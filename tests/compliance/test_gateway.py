@@ -27,7 +27,7 @@ def the_link_works(live, evidence, segment, address):
 
 @pytest.mark.check("gateway.{offer}-from-{segment}")
 def test_a_listener_is_reached_from_the_segments_it_is_declared_for_and_from_no_other(live, segment, offer, evidence):
-    """A listener of the gateway, at the gateway's addresses in the segment: reached where declared, silent elsewhere."""
+    """A listener, at the gateway's addresses in the segment: reached where declared, silent elsewhere."""
     live.reach  # noqa: B018
     place = live.place(segment)
     targets = [a for a in place.gateway if place.family(a)]
@@ -94,7 +94,8 @@ def test_nothing_listens_on_ports_that_must_stay_closed(live, evidence):
                 evidence(seen)
                 assert not seen.reached, f"must be closed: {seen}"
     answers = [live.was_seen(expect.GATEWAY, expect.at_gateway(offer, address))
-               for offer in expect.offers(live.site, live.name) for p in live.places.values() for address in p.gateway]  # fmt: skip
+               for offer in expect.offers(live.site, live.name) for p in live.places.values() for address in
+               p.gateway]  # fmt: skip
     answer = next((a for a in answers if a is not None and a.reached), None)
     if answer is None:
         cannot_prove("no declared listener answers either, so this position proves nothing")
@@ -103,7 +104,7 @@ def test_nothing_listens_on_ports_that_must_stay_closed(live, evidence):
 
 @pytest.mark.check("scan.tcp-from-{segment}")
 def test_a_scan_of_all_tcp_ports_finds_exactly_the_declared_ones(live, segment, evidence):
-    """nmap on all 65535 TCP ports of the gateway's addresses in the segment finds what is declared, no more, no less."""
+    """nmap on all 65535 TCP ports of the gateway's addresses in the segment finds just what is declared."""
     expected = expect.admitted(live.policy, segment, "tcp")
     for address in live.place(segment).gateway:
         found = live.scan(segment, "tcp", address)
@@ -114,7 +115,9 @@ def test_a_scan_of_all_tcp_ports_finds_exactly_the_declared_ones(live, segment, 
         assert not opened - expected, f"open without a declaration: {', '.join(sorted(opened - expected))} at {address}"
         assert not expected - opened, f"declared and not open: {', '.join(sorted(expected - opened))} at {address}"
         stray = set(found.result["closed"]) - expected
-        assert not stray, f"the firewall lets through what nobody listens for: {', '.join(sorted(stray)[:5])} at {address}"
+        assert not stray, (
+            f"the firewall lets through what nobody listens for: {', '.join(sorted(stray)[:5])} at {address}"
+        )
         if not expected:
             live.reach  # noqa: B018
             the_link_works(live, evidence, segment, address)
@@ -122,7 +125,7 @@ def test_a_scan_of_all_tcp_ports_finds_exactly_the_declared_ones(live, segment, 
 
 @pytest.mark.check("scan.udp-from-{segment}")
 def test_a_scan_of_the_common_udp_ports_finds_none_that_is_not_declared(live, segment, evidence):
-    """nmap on the common and all declared UDP ports of the gateway's addresses in the segment finds what is declared."""
+    """nmap on common and declared UDP ports of the gateway's addresses in the segment finds just what is declared."""
     expected = expect.admitted(live.policy, segment, "udp")
     for address in live.place(segment).gateway:
         found = live.scan(segment, "udp", address)
@@ -133,14 +136,16 @@ def test_a_scan_of_the_common_udp_ports_finds_none_that_is_not_declared(live, se
         assert not opened - expected, f"open without a declaration: {', '.join(sorted(opened - expected))} at {address}"
         # A declared port that knows no question of nmap's is silent here; that it answers is a check of its own.
         stray = set(found.result["closed"]) - expected
-        assert not stray, f"the firewall lets through what nobody listens for: {', '.join(sorted(stray)[:5])} at {address}"
+        assert not stray, (
+            f"the firewall lets through what nobody listens for: {', '.join(sorted(stray)[:5])} at {address}"
+        )
         live.reach  # noqa: B018
         the_link_works(live, evidence, segment, address)
 
 
 @pytest.mark.check("scan.other-addresses-from-{segment}")
 def test_a_scan_of_the_gateways_other_addresses_finds_nothing(live, segment, evidence):
-    """nmap on every TCP port that anything on the gateway listens on, at its addresses in other segments: nothing answers."""
+    """nmap on every TCP port that anything here listens on, at the addresses in other segments: nothing answers."""
     live.reach  # noqa: B018
     for other, place in live.places.items():
         for address in place.gateway:
@@ -157,14 +162,21 @@ def test_a_scan_of_the_gateways_other_addresses_finds_nothing(live, segment, evi
 
 @pytest.mark.check("gateway.sockets")
 def test_every_socket_that_listens_is_declared(live, evidence):
-    """Every TCP and UDP socket that waits for others on the gateway, loopback included, belongs to a declared listener."""
+    """Every socket that waits for others on the gateway, loopback included, belongs to a declared listener."""
     declared = {offer.listener.label: offer for offer in expect.offers(live.site, live.name)}
     declared |= dict.fromkeys(own_clients(live.site, live.name))
     found = live.sockets
     assert found, "not one socket was found, not even that of SSH"
     for socket in found:
-        evidence({"from": expect.GATEWAY, "sent": "ss -tulpn", "got": f"{socket.label} at {socket.address}: {socket.program}"})
-    # A resolver's or a clock's own questions go out from a port of the kernel's range, and "listen" there for the answer.
+        evidence(
+            {
+                "from": expect.GATEWAY,
+                "sent": "ss -tulpn",
+                "got": f"{socket.label} at {socket.address}: {socket.program}",
+            }
+        )
+    # A resolver's or a clock's own questions go out from a port of the kernel's range, and "listen" there for the
+    # answer.
     units = {unit for service in live.site.services_of(live.name) for unit in service.units}
     strays = [s for s in found if s.label not in declared and not (s.asks and s.unit in units)]
     assert not strays, f"not declared: {', '.join(f'{s.label} at {s.address} ({s.program})' for s in strays)}"

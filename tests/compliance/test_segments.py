@@ -1,4 +1,4 @@
-"""Who reaches whom. Every denial stands beside successes over the same two links, so that a dead link is no firewall."""
+"""Who reaches whom. Every denial stands beside successes over the same links: a dead link is no firewall."""
 
 from __future__ import annotations
 

@@ -14,15 +14,31 @@ from collections.abc import Iterator
 from gatehouse.proof.probes.reach import Probe, Result
 
 # A key in the programs' own trees came with a package and is everybody's; the others are no files on a disk.
-SKIPPED = ("/proc", "/sys", "/dev", "/usr/share", "/usr/lib", "/usr/bin", "/usr/sbin", "/usr/include", "/var/lib/dpkg", "/var/cache")
+SKIPPED = (
+    "/proc",
+    "/sys",
+    "/dev",
+    "/usr/share",
+    "/usr/lib",
+    "/usr/bin",
+    "/usr/sbin",
+    "/usr/include",
+    "/var/lib/dpkg",
+    "/var/cache",
+)
 LARGEST = 100_000  # bytes of a file that may hold a key
 
 _PRIVATE_KEY = re.compile(rb"-----BEGIN ([A-Z0-9 ]*PRIVATE KEY)-----|(AGE-SECRET-KEY-1)")
 
 
 def run(probe: Probe) -> Result:
-    """Runs the program `argv`, in plain English, for at most `timeout` seconds; what it printed, up to 200,000 characters."""
-    environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8", "SYSTEMD_COLORS": "0", "SYSTEMD_PAGER": ""}
+    """Runs the program `argv`, in English, for at most `timeout` seconds; what it printed, up to 200,000 characters."""
+    environment = {
+        "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+        "LC_ALL": "C.UTF-8",
+        "SYSTEMD_COLORS": "0",
+        "SYSTEMD_PAGER": "",
+    }
     try:
         done = subprocess.run(
             probe["argv"],
@@ -40,7 +56,7 @@ def run(probe: Probe) -> Result:
 
 
 def keys(probe: Probe) -> Result:
-    """Finds every file below `root` with a private key: path, owner, group, mode, kind, and the SHA-256 of its public key.
+    """Finds every file below `root` with a private key: path, owner, group, mode, kind, SHA-256 of its public key.
 
     The digest is of the DER SubjectPublicKeyInfo; None where openssl can't read the key (OpenSSH's own format).
     """
@@ -50,7 +66,9 @@ def keys(probe: Probe) -> Result:
             with open(path, "rb") as file:
                 match = _PRIVATE_KEY.search(file.read(LARGEST))
             if match:
-                found.append({"path": path, **owned(path), "kind": (match[1] or match[2]).decode(), "spki": _spki(path)})
+                found.append(
+                    {"path": path, **owned(path), "kind": (match[1] or match[2]).decode(), "spki": _spki(path)}
+                )
         except OSError:
             continue
     return {"outcome": "answered", "keys": sorted(found, key=lambda key: str(key["path"]))}

@@ -48,7 +48,7 @@ def properties_end(data: bytes, at: int) -> int:
 
 
 class Session:
-    """One client, in one thread: what the broker sent is read while this side waits; every wait ends after `PATIENCE`."""
+    """One client, in one thread: what the broker sends is read while this side waits, at most `PATIENCE`."""
 
     def __init__(self) -> None:
         self.received: list[dict[str, Any]] = []
@@ -200,14 +200,15 @@ class Session:
 
 
 def mqtt(probe: Probe) -> Result:
-    """Plays `steps`, each `{"do": …, "as": SESSION, …}`; the result has one outcome a step, and what each session received.
+    """Plays `steps`, each `{"do": …, "as": SESSION, …}`; one outcome a step, and what each session received.
 
     connect (`with`: a name in `credentials`, or absent for none; `client_id`, `username`), subscribe (`topic`), publish
-    (`topic`, `payload`), await (`payload`, `seconds`), ping, close. A step of a session that is not connected is `skipped`.
+    (`topic`, `payload` or its `size` in bytes), await (`payload`, `seconds`), ping, close. A step of a session that
+    is not connected is `skipped`.
     """
     sessions: dict[str, Session] = {}
     outcomes: list[Result] = []
-    server = {key: probe[key] for key in ("address", "port", "ca", "server_name") if key in probe}
+    server: Probe = {key: probe[key] for key in ("address", "port", "ca", "server_name") if key in probe}
     try:
         for step in probe["steps"]:
             started = time.monotonic()
@@ -226,7 +227,9 @@ def _step(step: dict[str, Any], sessions: dict[str, Session], server: Probe, cre
         if name in sessions:
             sessions.pop(name).close()
         session = Session()
-        result = session.connect({**server, **credentials.get(step.get("with", ""), {})}, step["client_id"], step.get("username"))
+        result = session.connect(
+            {**server, **credentials.get(step.get("with", ""), {})}, step["client_id"], step.get("username")
+        )
         if result["outcome"] == "accepted":
             sessions[name] = session
         else:
@@ -238,7 +241,7 @@ def _step(step: dict[str, Any], sessions: dict[str, Session], server: Probe, cre
     if step["do"] == "subscribe":
         return session.subscribe(step["topic"])
     if step["do"] == "publish":
-        return session.publish(step["topic"], step["payload"])
+        return session.publish(step["topic"], "x" * step["size"] if "size" in step else step["payload"])
     if step["do"] == "await":
         return session.wait_for(step["payload"], step["seconds"])
     if step["do"] == "ping":

@@ -1,10 +1,10 @@
 """Probes that ask whether something answers: TCP, UDP, DNS, NTP, DHCP. Outcomes, the same words for all of them:
 
-    open, answered      it was reached, and said so
-    refused             it was reached, nothing listens there (RST, or ICMP port unreachable)
-    prohibited          a router said no (ICMP)
-    silent              nothing came back within `timeout` seconds
-    unsent              this position has no route or address for it
+open, answered      it was reached, and said so
+refused             it was reached, nothing listens there (RST, or ICMP port unreachable)
+prohibited          a router said no (ICMP)
+silent              nothing came back within `timeout` seconds
+unsent              this position has no route or address for it
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def udp(probe: Probe) -> Result:
 
 
 def dns(probe: Probe) -> Result:
-    """Asks `address` for the A records (`type` "AAAA": those) of `name`, RFC 1035 §4.1, and reads code and addresses."""
+    """Asks `address` for the A (or AAAA: `type`) records of `name`, RFC 1035 §4.1; reads code and addresses."""
     number = secrets.token_bytes(2)
     labels = b"".join(bytes([len(label)]) + label for label in probe["name"].rstrip(".").encode().split(b"."))
     kind = {"A": 1, "AAAA": 28}[probe.get("type", "A")]
@@ -132,7 +132,7 @@ def _addresses(message: bytes, at: int, count: int) -> list[str]:
 
 
 def ntp(probe: Probe) -> Result:
-    """Asks `address` for the time (RFC 5905 §7.3); notes stratum, whether it says it is synchronised, and the offset (s)."""
+    """Asks `address` for the time (RFC 5905 §7.3); notes stratum, offset (s), and whether it is synchronised."""
     message = bytes([0x23]) + bytes(47)
     timeout = probe.get("timeout", DEFAULT_TIMEOUT)
     answer, result = exchange(probe["address"], probe.get("port", 123), message, timeout)
@@ -142,11 +142,16 @@ def ntp(probe: Probe) -> Result:
         return {**result, "outcome": "error", "error": "no NTP server's answer"}
     seconds = int.from_bytes(answer[40:44], "big") - 2_208_988_800  # between 1900 and 1970, RFC 868
     offset = round(seconds - time.time(), 1) if seconds > 0 else None
-    return {**result, "stratum": answer[1], "synchronised": answer[0] >> 6 != 3 and 0 < answer[1] < 16, "offset": offset}
+    return {
+        **result,
+        "stratum": answer[1],
+        "synchronised": answer[0] >> 6 != 3 and 0 < answer[1] < 16,
+        "offset": offset,
+    }
 
 
 def dhcp(probe: Probe) -> Result:
-    """Broadcasts a DHCPINFORM from `interface` (RFC 2131 §3.4): asks for everything but an address, so none is given away.
+    """Broadcasts a DHCPINFORM from `interface` (RFC 2131 §3.4): for everything but an address, so none is given away.
 
     Notes who answers, and what it says about routers, resolvers and time servers.
     """
@@ -200,7 +205,7 @@ def _options(answer: bytes) -> Result:
 
 
 def spoof(probe: Probe) -> Result:
-    """Sends a UDP datagram with the forged sender `source` to `address`:`port`. Whether it arrives, the listener tells."""
+    """Sends a UDP datagram with the forged sender `source` to `address`:`port`; the listener tells whether it came."""
     payload = probe["say"].encode()
     source, target = (socket.inet_pton(family_of(probe[key]), probe[key]) for key in ("source", "address"))
     length = 8 + len(payload)
@@ -224,7 +229,7 @@ def spoof(probe: Probe) -> Result:
 
 def _checksum(data: bytes) -> int:
     """RFC 1071."""
-    total = sum(struct.unpack(f">{(len(data) + 1) // 2}H", data + b"\0" * (len(data) % 2)))
+    total: int = sum(struct.unpack(f">{(len(data) + 1) // 2}H", data + b"\0" * (len(data) % 2)))
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
-    return ~total & 0xFFFF
+    return 0xFFFF - total

@@ -8,7 +8,8 @@ from collections.abc import Iterable
 
 from gatehouse.proof.probes.reach import Probe, Result
 
-# A firewall that drops gives nmap nothing to learn a pace from: no patience, and no second try for each of the silent many.
+# A firewall that drops gives nmap nothing to learn a pace from: no patience, and no second try for each of the silent
+# many.
 _HASTE = ["-n", "-Pn", "--disable-arp-ping", "-T5", "--min-rtt-timeout", "50ms", "--max-rtt-timeout", "150ms"]
 
 
@@ -16,7 +17,7 @@ def nmap(probe: Probe) -> Result:
     """Scans `address` for `ports` of `transport` ("tcp" or "udp"; "all", or a list): the `open` and the `closed` ones.
 
     `open|filtered` of UDP is no answer at all and counts as neither. A `rate` (packets a second) sets the pace. What is
-    `expected` (`"8883/tcp"`) to be open and was not seen is asked once more, at leisure: at that pace a packet may be lost.
+    `expected` (`"8883/tcp"`) to be open and was not seen is asked once more: at that pace a packet may be lost.
     """
     every = probe["ports"] == "all"
     result = _run(probe, "-" if every else _joined(probe["ports"]), retries=0 if every else 1)
@@ -46,7 +47,11 @@ def _run(probe: Probe, ports: str, retries: int) -> Result:
     except subprocess.TimeoutExpired:
         return {"outcome": "incapable", "reason": "nmap took too long", "command": shown}
     if done.returncode != 0:
-        return {"outcome": "incapable", "reason": (done.stderr.strip() or "nmap failed").splitlines()[-1], "command": shown}
+        return {
+            "outcome": "incapable",
+            "reason": (done.stderr.strip() or "nmap failed").splitlines()[-1],
+            "command": shown,
+        }
     return {"outcome": "scanned", "command": shown, **states(done.stdout)}
 
 

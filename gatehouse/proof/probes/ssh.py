@@ -45,7 +45,13 @@ def offered(kexinit: bytes) -> Result:
 
 
 def _proposal() -> bytes:
-    names = [b"curve25519-sha256", b"ssh-ed25519"] + [b"aes256-ctr"] * 2 + [b"hmac-sha2-256"] * 2 + [b"none"] * 2 + [b"", b""]
+    names = (
+        [b"curve25519-sha256", b"ssh-ed25519"]
+        + [b"aes256-ctr"] * 2
+        + [b"hmac-sha2-256"] * 2
+        + [b"none"] * 2
+        + [b"", b""]
+    )
     payload = b"\x14" + os.urandom(16) + b"".join(struct.pack(">I", len(n)) + n for n in names) + b"\0" * 5
     padding = 8 - (len(payload) + 5) % 8
     padding += 8 if padding < 4 else 0

@@ -21,8 +21,8 @@ _NAMES = {"TLSv1": "1.0", "TLSv1.1": "1.1", "TLSv1.2": "1.2", "TLSv1.3": "1.3"}
 
 
 def client(probe: Probe) -> ssl.SSLContext:
-    """A client's context. Keys of `probe`: `ca` (PEM; without it the server is not verified), `chain` and `key` (PEM, the
-    client's own), `minimum` and `maximum` ("1.2"), `ciphers` (OpenSSL's words; only up to TLS 1.2)."""
+    """A client's context. `probe` has `ca` (PEM; without it the server is not verified), `chain` and `key` (PEM,
+    the client's own), `minimum` and `maximum` ("1.2"), `ciphers` (OpenSSL's words; only up to TLS 1.2)."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     if probe.get("ca"):
         context.load_verify_locations(cadata=probe["ca"])
@@ -33,7 +33,9 @@ def client(probe: Probe) -> ssl.SSLContext:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         context.minimum_version = VERSIONS[probe.get("minimum", "1.2")]
-        context.maximum_version = VERSIONS[probe["maximum"]] if probe.get("maximum") else ssl.TLSVersion.MAXIMUM_SUPPORTED
+        context.maximum_version = (
+            VERSIONS[probe["maximum"]] if probe.get("maximum") else ssl.TLSVersion.MAXIMUM_SUPPORTED
+        )
     if probe.get("ciphers"):
         context.set_ciphers(probe["ciphers"])
     elif probe.get("maximum") in ("1.0", "1.1"):
@@ -135,6 +137,7 @@ def capable(probe: Probe) -> Result:
         warnings.simplefilter("ignore", DeprecationWarning)
         server.minimum_version = server.maximum_version = VERSIONS[probe["maximum"]]
     server.set_ciphers("ALL:@SECLEVEL=0")
+    server.set_ecdh_curve("prime256v1")
     _load(server, probe["chain"], probe["key"])
     ours, theirs = socket.socketpair()
 
@@ -149,7 +152,7 @@ def capable(probe: Probe) -> Result:
     answering = threading.Thread(target=serve, daemon=True)
     answering.start()
     try:
-        asked = {"minimum": probe["maximum"], "maximum": probe["maximum"]}
+        asked: Probe = {key: probe[key] for key in ("minimum", "maximum", "ciphers") if key in probe}
         with client(asked).wrap_socket(ours) as connection:
             return {"outcome": "agreed", "version": _NAMES.get(connection.version() or "")}
     except (OSError, ValueError) as error:

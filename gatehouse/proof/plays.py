@@ -1,0 +1,141 @@
+"""What probes play to a broker: who gets in, and what each may do. Plain data for `probes.mqtt`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from typing import Any
+
+from gatehouse.proof.credentials import OBSERVER, OTHER_PROBE, PROBE, Shown
+
+Probe = dict[str, Any]
+Step = dict[str, Any]
+
+REFUSED = ("none", "expired", "foreign", "revoked", "server")
+VERSIONS = ("1.0", "1.1", "1.2", "1.3")
+SUITES_NOT_WANTED = "ALL:!AESGCM:!CHACHA20:!AESCCM:@SECLEVEL=0"  # what TLS 1.2 has besides authenticated encryption
+QUIET = 1.0  # seconds to wait for a message that must not come, after one that came
+
+
+def topic(device: str, kind: str) -> str:
+    """Where the suite's devices talk: `devices/NAME/telemetry/proof`."""
+    return f"devices/{device}/{kind}/proof"
+
+
+def admission(case: str, server: Mapping[str, Any], identities: Mapping[str, Shown]) -> Probe:
+    """One session with the credential of a case (`good`, or one of `REFUSED`)."""
+    credentials = {} if case == "none" else {case: asdict(identities[case])}
+    name = f"{PROBE}-{case}"
+    step = {"do": "connect", "as": case, "with": case if credentials else "", "client_id": name}
+    return {"id": f"broker:{case}", "kind": "mqtt", **server, "credentials": credentials, "steps": [step]}
+
+
+def rights(server: Mapping[str, Any], identities: Mapping[str, Shown]) -> Probe:
+    """Two devices and one who may see and command both: what each can do to the others."""
+    own, others = topic(PROBE, "telemetry"), topic(OTHER_PROBE, "telemetry")
+    steps: list[Step] = [
+        {"do": "connect", "as": "observer", "with": "observer", "client_id": OBSERVER},
+        {"do": "connect", "as": "device", "with": "good", "client_id": PROBE},
+        {"do": "connect", "as": "other", "with": "other", "client_id": OTHER_PROBE},
+        *({"do": "subscribe", "as": "observer", "topic": t} for t in (own, others)),
+        {"do": "subscribe", "as": "other", "topic": topic(OTHER_PROBE, "commands")},
+        *({"do": "subscribe", "as": "device", "topic": t} for t in (topic(PROBE, "commands"), "#", "$SYS/#")),
+        *({"do": "subscribe", "as": "device", "topic": t} for t in (others, topic(OTHER_PROBE, "commands"))),
+        {"do": "publish", "as": "device", "topic": own, "payload": "own telemetry"},
+        {"do": "await", "as": "observer", "payload": "own telemetry", "seconds": 4},
+        {"do": "publish", "as": "other", "topic": others, "payload": "the other's telemetry"},
+        {"do": "await", "as": "observer", "payload": "the other's telemetry", "seconds": 4},
+        {"do": "publish", "as": "device", "topic": others, "payload": "forged telemetry"},
+        {"do": "publish", "as": "device", "topic": topic(PROBE, "commands"), "payload": "own command"},
+        {"do": "publish", "as": "device", "topic": topic(OTHER_PROBE, "commands"), "payload": "forged command"},
+        {"do": "publish", "as": "device", "topic": "$SYS/broker/proof", "payload": "forged state"},
+        {"do": "publish", "as": "observer", "topic": topic(OTHER_PROBE, "commands"), "payload": "command to the other"},
+        {"do": "await", "as": "other", "payload": "command to the other", "seconds": 4},
+        {"do": "publish", "as": "observer", "topic": topic(PROBE, "commands"), "payload": "command"},
+        {"do": "await", "as": "device", "payload": "command", "seconds": 4},
+        # Time for whatever must not come to come.
+        {"do": "await", "as": "observer", "payload": "forged telemetry", "seconds": QUIET},
+        {"do": "await", "as": "other", "payload": "forged command", "seconds": QUIET / 2},
+        {"do": "await", "as": "device", "payload": "own command", "seconds": QUIET / 2},
+    ]
+    credentials = {name: asdict(identities[name]) for name in ("observer", "good", "other")}
+    return {"id": "broker:rights", "kind": "mqtt", **server, "credentials": credentials, "steps": steps}
+
+
+def takeover(server: Mapping[str, Any], identities: Mapping[str, Shown]) -> Probe:
+    """A thief connects under the client id of another device, with a good certificate of its own."""
+    victim, thief = "takeover-victim", "takeover-thief"
+    name = f"{PROBE}-victim"
+    steps: list[Step] = [
+        {"do": "connect", "as": "victim", "with": victim, "client_id": name},
+        {"do": "ping", "as": "victim"},
+        {"do": "connect", "as": "thief", "with": thief, "client_id": name},
+        {"do": "ping", "as": "thief"},
+        {"do": "ping", "as": "victim"},
+        # The device itself may: its former session ends. That is what a theft would look like.
+        {"do": "connect", "as": "again", "with": victim, "client_id": name},
+        {"do": "ping", "as": "again"},
+        {"do": "ping", "as": "victim"},
+    ]
+    credentials = {name: asdict(identities[name]) for name in (victim, thief)}
+    return {"id": "broker:takeover", "kind": "mqtt", **server, "credentials": credentials, "steps": steps}
+
+
+def pretence(server: Mapping[str, Any], identities: Mapping[str, Shown]) -> Probe:
+    """A device says in CONNECT that it is another one; and a certificate in order for a name that has no rights."""
+    liar = f"{PROBE}-liar"
+    steps: list[Step] = [
+        {"do": "connect", "as": "liar", "with": "liar", "client_id": liar, "username": OTHER_PROBE},
+        {"do": "publish", "as": "liar", "topic": topic(liar, "telemetry"), "payload": "as itself"},
+        {"do": "publish", "as": "liar", "topic": topic(OTHER_PROBE, "telemetry"), "payload": "as another"},
+        {"do": "connect", "as": "stranger", "with": "stranger", "client_id": "admin"},
+        {"do": "subscribe", "as": "stranger", "topic": "#"},
+        {"do": "publish", "as": "stranger", "topic": topic("admin", "telemetry"), "payload": "as itself"},
+        {"do": "publish", "as": "stranger", "topic": topic(OTHER_PROBE, "telemetry"), "payload": "as another"},
+        {"do": "publish", "as": "stranger", "topic": topic(OTHER_PROBE, "commands"), "payload": "as a master"},
+    ]
+    credentials = {name: asdict(identities[name]) for name in ("liar", "stranger")}
+    return {"id": "broker:pretence", "kind": "mqtt", **server, "credentials": credentials, "steps": steps}
+
+
+def excess(server: Mapping[str, Any], identities: Mapping[str, Shown], largest: int) -> Probe:
+    """A message as large as a packet may be, with what belongs to it, and then one beyond."""
+    name = f"{PROBE}-excess"
+    where = topic(name, "telemetry")
+    steps: list[Step] = [
+        {"do": "connect", "as": "device", "with": "excess", "client_id": name},
+        {"do": "publish", "as": "device", "topic": where, "size": max(1, largest - len(where) - 64)},
+        {"do": "publish", "as": "device", "topic": where, "size": largest + 1},
+    ]
+    return {
+        "id": "broker:excess",
+        "kind": "mqtt",
+        **server,
+        "credentials": {"excess": asdict(identities["excess"])},
+        "steps": steps,
+    }
+
+
+def handshakes(server: Mapping[str, Any], identities: Mapping[str, Shown], foreign_root: str) -> list[Probe]:
+    """TLS with each version alone, with suites nobody should use any more, and with another site's trust anchor.
+
+    `server` has `ca` (PEM) and `server_name`. Whether the position can speak a version at all it tries with itself.
+    """
+    client = asdict(identities["good"])
+    probes: list[Probe] = []
+    for version in VERSIONS:
+        only = {"minimum": version, "maximum": version}
+        probes.append({"id": f"broker:tls {version}", "kind": "tls", **server, **client, **only})
+        probes.append({"id": f"able:tls {version}", "kind": "tls-capable", **only, **asdict(identities["loopback"])})
+    old = {"minimum": "1.2", "maximum": "1.2", "ciphers": SUITES_NOT_WANTED}
+    probes.append({"id": "broker:old suites", "kind": "tls", **server, **client, **old})
+    probes.append({"id": "able:old suites", "kind": "tls-capable", **old, **asdict(identities["loopback"])})
+    probes.append({"id": "broker:foreign anchor", "kind": "tls", **server, **client, "ca": foreign_root})
+    return probes
+
+
+def steps_of(result: Mapping[str, Any], do: str, who: str, **wanted: Any) -> list[Mapping[str, Any]]:
+    """The steps of a play that were of that kind, of that session, with those values."""
+    asked = {"do": do, "as": who, **wanted}
+    steps: Iterable[Mapping[str, Any]] = result.get("steps", ())
+    return [step for step in steps if all(step.get(key) == value for key, value in asked.items())]

@@ -1,0 +1,219 @@
+"""The gateway itself: what runs, how confined, whose the keys are, and what holds after the next start."""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+import re
+
+import pytest
+
+from gatehouse.identity.authority import read_certificate
+from gatehouse.identity.leaf import spki
+from gatehouse.proof.plugin import cannot_prove
+from roles.base import version
+from roles.kernel.deploy import settings
+from roles.kernel.facts import Settings
+from roles.kernel.operations import wanted
+from roles.target import Target
+
+EXPOSURE_AT_MOST = 2.0  # of `systemd-analyze security`: 0 is confined entirely, 10 not at all
+
+
+def digest(public_key):
+    from hashlib import sha256
+
+    return sha256(spki(public_key)).hexdigest()
+
+
+@pytest.mark.controls("ETSI-EN-303-645-v3.1.3:5.6-5")
+@pytest.mark.check("host.runs-{service}")
+def test_a_service_is_installed_runs_and_starts_by_itself(live, service, evidence):
+    """The service's packages are installed, its units run, and they start with the gateway."""
+    for name in service.packages:
+        package = live.host.package(name)
+        assert package.is_installed, f"{name} is not installed"
+        evidence({"from": "gateway", "sent": f"package {name}", "got": package.version})
+    for name in service.units:
+        unit = live.host.service(name)
+        enabled, running = unit.is_enabled, unit.is_running
+        evidence({"from": "gateway", "sent": f"unit {name}", "got": f"running {running}, enabled {enabled}"})
+        assert running, f"{name} does not run"
+        assert enabled, f"{name} does not start with the gateway"
+    if not (service.packages or service.units):
+        cannot_prove("it declares neither packages nor units")
+
+
+@pytest.mark.network_facing
+@pytest.mark.controls(
+    "ETSI-EN-303-645-v3.1.3:5.6-7", "OWASP-ISVS-1.0+main-2026-06:3.3.1", "OWASP-ISVS-1.0+main-2026-06:3.3.3",
+    "OWASP-ISVS-1.0+main-2026-06:3.3.4", "OWASP-ISVS-1.0+main-2026-06:2.2.2",
+)  # fmt: skip
+@pytest.mark.check("host.confines-{service}")
+def test_a_service_that_strangers_talk_to_is_confined(live, service, evidence):
+    """systemd rates each unit that faces a network as little exposed."""
+    assert service.units, "declares no unit, so nothing can be confined"
+    for unit in service.units:
+        seen = live.run("systemd-analyze", "security", "--no-pager", unit)
+        rated = re.search(r"exposure level for (\S+): ([0-9.]+)", str(seen.result.get("output")))
+        if rated is None:
+            cannot_prove(f"systemd rates no {unit}: {seen.result.get('error') or seen.outcome}")
+        evidence(
+            {"from": "gateway", "sent": f"systemd-analyze security {unit}", "got": rated[2], "at": seen.result["at"]}
+        )
+        if float(rated[2]) > EXPOSURE_AT_MOST and service.unconfined:
+            cannot_prove(f"{unit}: exposure {rated[2]}, at most {EXPOSURE_AT_MOST}: {service.unconfined}")
+        assert float(rated[2]) <= EXPOSURE_AT_MOST, f"{unit}: exposure {rated[2]}, at most {EXPOSURE_AT_MOST}"
+
+
+@pytest.mark.controls("ETSI-EN-303-645-v3.1.3:5.4-1", "OWASP-ISVS-1.0+main-2026-06:2.3.1", "OWASP-IoT-Top10-2018:I7")
+@pytest.mark.check("keys.owners")
+def test_every_private_key_belongs_to_who_uses_it_and_nobody_else_reads_it(live, evidence):
+    """No private key can be read by others, written by a group, or is owned by anybody but root or a service."""
+    users = {"root", *(service.user for service in live.site.services_of(live.name))}
+    assert live.keys, "no private key was found, not even the one of SSH"
+    for key in live.keys:
+        mode, place = int(key["mode"], 8), f"{key['path']} ({key['owner']}:{key['group']} {key['mode']})"
+        evidence({"from": "gateway", "sent": "search for private keys", "got": f"{place}: {key['kind']}"})
+        assert mode & 0o007 == 0, f"others may use {place}"
+        assert mode & 0o030 == 0, f"its group may change {place}"
+        assert mode & 0o040 == 0 or key["group"] in users, f"group {key['group']} may read {place}"
+        assert key["owner"] in users, f"{place} is owned by none of {', '.join(sorted(users))}"
+
+
+@pytest.mark.controls("ETSI-EN-303-645-v3.1.3:5.5-8", "OWASP-ISVS-1.0+main-2026-06:2.4.1")
+@pytest.mark.check("keys.no-authority")
+def test_no_key_of_an_authority_is_on_the_gateway(live, evidence):
+    """The certification authorities' keys are not on the gateway: none of its keys is theirs."""
+    authorities = {
+        digest(read_certificate(r, pem).public_key()): r for r, pem in live.pki.authority_certificates().items()
+    }
+    readable = [key for key in live.keys if key["spki"]]
+    for key in readable:
+        evidence({"from": "gateway", "sent": f"public half of {key['path']}", "got": key["spki"]})
+        assert key["spki"] not in authorities, f"{key['path']} is the key of the {authorities[key['spki']]} authority"
+    assert not [key for key in live.keys if "AGE-SECRET-KEY" in key["kind"]], (
+        "a key that opens a vault is on the gateway"
+    )
+    if not readable:
+        cannot_prove("no key could be read, so none could be compared")
+
+
+@pytest.mark.controls("ETSI-EN-303-645-v3.1.3:5.4-4", "ETSI-EN-303-645-v3.1.3:5.1-1")
+@pytest.mark.check("keys.known")
+def test_every_private_key_is_one_that_the_site_knows(live, evidence):
+    """Every private key on the gateway is a server's from the site's vault, or SSH's own."""
+    stored = {name: live.vault.get(name) for name in live.vault.names("server/") if name.endswith("/certificate")}
+    known = {digest(read_certificate(name, pem).public_key()): name for name, pem in stored.items()}
+    for key in live.keys:
+        mine = known.get(key["spki"]) or (
+            "SSH's own" if re.fullmatch(r"/etc/ssh/ssh_host_\w+_key", key["path"]) else None
+        )
+        evidence({"from": "gateway", "sent": f"key {key['path']}", "got": mine or "unknown"})
+        assert mine, f"{key['path']} is a private key that the site does not know"
+
+
+@pytest.mark.controls("CIS-Debian-12-v1.1.0:4.3.1-10", "CIS-Debian-12-v1.1.0:4.1.1")
+@pytest.mark.check("host.firewall")
+def test_the_firewall_drops_by_default_and_is_loaded_before_the_network(live, evidence):
+    """The kernel's table drops what no rule allows, in and through; it is loaded at start, before the network."""
+    listed = live.run("nft", "-j", "list", "chains")
+    chains = [entry["chain"] for entry in json.loads(listed.result["output"])["nftables"] if "chain" in entry]
+    ours = {
+        c["hook"]: c
+        for c in chains
+        if c["table"] == "gatehouse" and c["family"] == "inet" and c.get("type") == "filter"
+    }
+    for hook in ("input", "forward"):
+        policy = ours.get(hook, {}).get("policy", "missing")
+        evidence({"from": "gateway", "sent": f"nft list chains: {hook}", "got": policy, "at": listed.result["at"]})
+        assert policy == "drop", f"chain {hook} of table inet gatehouse: {policy}"
+    (unit,) = live.site.service("nftables").units
+    order = live.run("systemctl", "show", unit, "-p", "UnitFileState", "-p", "Before").result["output"]
+    evidence({"from": "gateway", "sent": f"systemctl show {unit}", "got": " ".join(order.split())})
+    assert "UnitFileState=enabled" in order, f"{unit} is not loaded at start"
+    assert "network-pre.target" in order, f"{unit} is not loaded before the network is up"
+
+
+def kernel(live, evidence):
+    """`(differing and writable, differing and read-only)` of the settings that the site declares."""
+    expected = wanted(settings(Target(live.site, live.name, lambda: live.pki)))
+    fact = Settings()
+    shown = live.run("sh", "-c", fact.command(list(expected)))
+    current = fact.process(str(shown.result["output"]).splitlines())
+    assert current, "no setting could be read"
+    declared = [(path, value) for p, value in expected.items() for path in current if fnmatch.fnmatchcase(path, p)]
+    differing = [(path, value, current[path]) for path, value in declared if current[path].value != value]
+    evidence({"from": "gateway", "sent": f"{len(current)} settings below /proc/sys", "got": f"{len(differing)} differ"})
+    for path, value, now in differing:
+        evidence({"from": "gateway", "sent": path, "got": f"{now.value}, declared {value}"})
+    lines = [(f"{path} is {now.value}, not {value}", now.writable) for path, value, now in differing]
+    return [line for line, writable in lines if writable], [line for line, writable in lines if not writable]
+
+
+@pytest.mark.controls("CIS-Debian-12-v1.1.0:3.3.2", "CIS-Debian-12-v1.1.0:3.3.3-6", "CIS-Debian-12-v1.1.0:3.3.8")
+@pytest.mark.controls("CIS-Debian-12-v1.1.0:3.3.10", "CIS-Debian-12-v1.1.0:3.3.11", "CIS-Debian-12-v1.1.0:3.3.9")
+@pytest.mark.check("host.kernel")
+def test_the_running_kernel_has_the_declared_settings(live, evidence):
+    """What of the kernel can be set on this gateway is set as declared, now."""
+    differing, _ = kernel(live, evidence)
+    assert not differing, f"{differing[0]}{f' and {len(differing) - 1} more' if len(differing) > 1 else ''}"
+
+
+@pytest.mark.controls("CIS-Debian-12-v1.1.0:1.5.1", "CIS-Debian-12-v1.1.0:1.5.2")
+@pytest.mark.check("host.kernel-of-the-machine")
+def test_the_settings_that_belong_to_the_machine_underneath_are_as_declared(live, evidence):
+    """Settings that this gateway cannot change itself are as declared all the same."""
+    _, foreign = kernel(live, evidence)
+    if foreign:
+        where = "the machine that this container runs on" if live.is_container else "whoever made them read-only"
+        cannot_prove(f"{foreign[0]} and {len(foreign) - 1} more: up to {where}")
+
+
+@pytest.mark.controls(
+    "ETSI-EN-303-645-v3.1.3:5.3-4A", "ETSI-EN-303-645-v3.1.3:5.3-5", "CIS-Debian-12-v1.1.0:1.2.2.1",
+    "OWASP-IoT-Top10-2018:I5",
+)  # fmt: skip
+@pytest.mark.check("host.updates")
+def test_security_updates_install_themselves(live, evidence):
+    """apt is told to install security updates every day, and the timers that make it do so have a next time."""
+    dump = live.run("apt-config", "dump").result["output"]
+    for key in ("APT::Periodic::Enable", "APT::Periodic::Update-Package-Lists", "APT::Periodic::Unattended-Upgrade"):
+        found = re.search(rf'^{key} "(.*)";', dump, re.MULTILINE)
+        evidence({"from": "gateway", "sent": f"apt-config: {key}", "got": found[1] if found else "missing"})
+        assert found and found[1] in ("1", "always"), f"{key} is {found[1] if found else 'missing'}"
+    origins = re.findall(r'^Unattended-Upgrade::Origins-Pattern:: "(.*)";', dump, re.MULTILINE)
+    evidence({"from": "gateway", "sent": "apt-config: Unattended-Upgrade::Origins-Pattern", "got": origins})
+    assert any("security" in origin.lower() for origin in origins), "security updates are not among those installed"
+    for timer in live.site.service("upgrades").units:
+        shown = live.run("systemctl", "show", timer, "-p", "NextElapseUSecRealtime", "-p", "NextElapseUSecMonotonic")
+        armed = any(line.partition("=")[2] not in ("", "infinity") for line in shown.result["output"].splitlines())
+        evidence({"from": "gateway", "sent": timer, "got": " ".join(shown.result["output"].split())})
+        assert armed, f"{timer} has no next time"
+
+
+@pytest.mark.controls("ETSI-EN-303-645-v3.1.3:5.1-1", "CIS-Debian-12-v1.1.0:7.2.x", "OWASP-IoT-Top10-2018:I1")
+@pytest.mark.check("host.accounts")
+def test_no_account_has_an_empty_password_and_only_root_is_root(live, evidence):
+    """No account can be entered without a password, and none but root has its number."""
+    shadow = live.run(
+        "awk", "-F:", '{ print $1, ($2 == "" ? "empty" : ($2 ~ /^[!*]/ ? "locked" : "set")) }', "/etc/shadow"
+    )
+    states = dict(line.split(" ", 1) for line in shadow.result["output"].splitlines())
+    numbers = live.run("awk", "-F:", "$3 == 0 { print $1 }", "/etc/passwd").result["output"].split()
+    open_ones = [name for name, state in states.items() if state == "set"]
+    evidence({"from": "gateway", "sent": "accounts", "got": f"{len(states)}, with a password: {open_ones or 'none'}"})
+    assert states, "no account was found, not even root"
+    assert "empty" not in states.values(), f"without a password: {[n for n, s in states.items() if s == 'empty']}"
+    assert numbers == ["root"], f"with the number of root: {', '.join(numbers)}"
+
+
+@pytest.mark.controls("ETSI-EN-303-645-v3.1.3:5.12-3", "NISTIR-8259A:Cybersecurity State Awareness/1")
+@pytest.mark.check("host.version")
+def test_what_is_deployed_is_this_checkout(live, evidence):
+    """The gateway was deployed from this very state of the kit."""
+    deployed = live.host.file(version.FILE)
+    assert deployed.exists, f"{version.FILE} is missing: never deployed by this kit"
+    there, here = (" ".join(text.split()) for text in (deployed.content_string, version.of_checkout()))
+    evidence({"from": "gateway", "sent": version.FILE, "got": there, "checkout": here})
+    assert there == here, f"deployed is {there}, the checkout is {here}: deploy it"

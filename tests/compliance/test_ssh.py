@@ -1,0 +1,109 @@
+"""SSH: what it offers before and after a login. That only management reaches it is seen with all other listeners."""
+
+from __future__ import annotations
+
+import subprocess
+
+import pytest
+
+from gatehouse.proof.plugin import cannot_prove
+from gatehouse.site import MANAGEMENT
+
+pytestmark = pytest.mark.controls(
+    "CIS-Debian-12-v1.1.0:5.1.1-22", "ETSI-EN-303-645-v3.1.3:5.1-3", "ETSI-EN-303-645-v3.1.3:5.6-4A"
+)
+
+# What is sound today (RFC 9142, OpenSSH's own defaults without those it keeps for old clients).
+SOUND = {
+    "kex": {
+        "mlkem768x25519-sha256", "sntrup761x25519-sha512", "sntrup761x25519-sha512@openssh.com",
+        "curve25519-sha256", "curve25519-sha256@libssh.org", "ext-info-s", "kex-strict-s-v00@openssh.com",
+    },
+    "host_keys": {"ssh-ed25519", "rsa-sha2-512", "rsa-sha2-256"},
+    "ciphers": {
+        "chacha20-poly1305@openssh.com", "aes256-gcm@openssh.com", "aes128-gcm@openssh.com",
+        "aes256-ctr", "aes192-ctr", "aes128-ctr",
+    },
+    "macs": {"hmac-sha2-256-etm@openssh.com", "hmac-sha2-512-etm@openssh.com", "umac-128-etm@openssh.com"},
+    "compression": {"none", "zlib@openssh.com"},
+}  # fmt: skip
+
+
+def said(done: subprocess.CompletedProcess[str]) -> str:
+    lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+    return lines[-1] if lines else "nothing"
+
+
+def note_login(evidence, live, done, sent, where):
+    evidence({"from": "operator", "to": where, "sent": sent, "got": f"status {done.returncode}: {said(done)}"})
+
+
+def refused_with_key_only(done):
+    return done.returncode == 255 and "Permission denied (publickey)" in done.stderr
+
+
+def suite_is_logged_in(live, evidence):
+    """The administrator's own login, over which this suite runs, is the success beside each refusal."""
+    evidence(
+        {"from": "operator", "sent": f"login as {live.administrator} with the administrator's key", "got": "a session"}
+    )
+    if live.administrator != live.site.ssh.user:
+        cannot_prove(
+            f"the gateway is still administered as {live.administrator}, not as {live.site.ssh.user}: deploy first"
+        )
+
+
+@pytest.mark.check("ssh.algorithms")
+def test_ssh_offers_sound_algorithms_only(live, evidence):
+    """Key exchange, host keys, ciphers and MACs that the server itself proposes are sound ones."""
+    place = live.place(MANAGEMENT)
+    asked = [{"kind": "ssh", "address": a, "port": live.site.ssh.port} for a in place.gateway if place.family(a)]
+    for seen in live.ask({MANAGEMENT: asked})[MANAGEMENT]:
+        offered = {}
+        for name, values in seen.result.items():
+            family = name.removesuffix("_in").removesuffix("_out")
+            if family in SOUND:
+                offered.setdefault(family, set()).update(values)
+        evidence({**seen.evidence(), "banner": seen.result.get("banner"), **{k: sorted(v) for k, v in offered.items()}})
+        assert seen.reached and offered.keys() == SOUND.keys(), f"no proposal: {seen}"
+        for family, values in offered.items():
+            assert not values - SOUND[family], f"{family}: {', '.join(sorted(values - SOUND[family]))}"
+
+
+@pytest.mark.controls("ETSI-EN-303-645-v3.1.3:5.1-5", "OWASP-IoT-Top10-2018:I1")
+@pytest.mark.check("ssh.keys-only")
+def test_an_unknown_key_is_refused_and_no_password_is_asked_for(live, evidence, tmp_path):
+    """For the administrator a key that is not known is refused, and nothing but keys is offered."""
+    key = tmp_path / "key"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True, timeout=30)
+    methods = ("-o", "PreferredAuthentications=publickey,password,keyboard-interactive", "-o", "IdentityAgent=none")
+    command = ("-F", "none", "-o", f"IdentityFile={key}", *methods)
+    done = live.login(*command, user=live.site.ssh.user, identity=False)
+    note_login(evidence, live, done, f"login as {live.site.ssh.user} with a new key, or a password", live.name)
+    assert done.returncode != 0, "a key that nobody has allowed logs in"
+    assert refused_with_key_only(done), f"not refused with keys as the only way: {said(done)}"
+    suite_is_logged_in(live, evidence)
+
+
+@pytest.mark.controls("OWASP-ISVS-1.0+main-2026-06:2.2.2")
+@pytest.mark.check("ssh.no-root")
+def test_root_is_refused_even_with_the_administrators_key(live, evidence):
+    """root does not log in, with the very key that lets the administrator in."""
+    done = live.login(user="root")
+    note_login(evidence, live, done, "login as root with the administrator's key", live.name)
+    assert done.returncode != 0, "root logs in"
+    assert refused_with_key_only(done), f"not refused by the server: {said(done)}"
+    suite_is_logged_in(live, evidence)
+
+
+@pytest.mark.check("ssh.no-forwarding")
+def test_ssh_is_no_way_through_the_gateway(live, evidence):
+    """A logged-in administrator gets a shell, and no forwarded connection past the firewall."""
+    done = live.login(*live.same_connection, "-W", f"127.0.0.1:{live.site.ssh.port}", run=None)
+    note_login(evidence, live, done, f"forwarding to 127.0.0.1:{live.site.ssh.port}", live.name)
+    assert "SSH-2.0" not in done.stdout, "the connection was forwarded"
+    shell = live.login(*live.same_connection, run="echo here")
+    note_login(evidence, live, shell, "a command over the same connection", live.name)
+    if shell.stdout.strip() != "here":
+        cannot_prove("not even a command runs over that connection")
+    suite_is_logged_in(live, evidence)

@@ -1,0 +1,343 @@
+"""Probes against servers on loopback: what they say of those that answer, and of those that don't."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import ssl
+import struct
+import sys
+import threading
+from datetime import timedelta
+
+import pytest
+
+from gatehouse.identity import Pki, SecretStore
+from gatehouse.proof.channel import START, Agent, ProbeError
+from gatehouse.proof.observation import Observation
+from gatehouse.proof.probes import facts, mqtt, reach, scan, ssh, tls
+from gatehouse.proof.probes.agent import perform
+
+
+@contextlib.contextmanager
+def serving(handle, kind=socket.SOCK_STREAM):
+    """A server on a free port of loopback whose `handle` gets each connection, or (socket, message, sender)."""
+    with socket.socket(socket.AF_INET, kind) as listener:
+        listener.bind(("127.0.0.1", 0))
+        if kind == socket.SOCK_STREAM:
+            listener.listen()
+
+        def work():
+            with contextlib.suppress(OSError):
+                while True:
+                    if kind == socket.SOCK_STREAM:
+                        connection, _ = listener.accept()
+                        threading.Thread(target=handled, args=(connection,), daemon=True).start()
+                    else:
+                        message, sender = listener.recvfrom(2048)
+                        if sender is None:  # shut down
+                            return
+                        handle(listener, message, sender)
+
+        def handled(connection):
+            with contextlib.suppress(OSError), connection:
+                handle(connection)
+
+        threading.Thread(target=work, daemon=True).start()
+        yield listener.getsockname()[1]
+        with contextlib.suppress(OSError):
+            listener.shutdown(socket.SHUT_RDWR)
+
+
+def unused(kind=socket.SOCK_STREAM):
+    with socket.socket(socket.AF_INET, kind) as taken:
+        taken.bind(("127.0.0.1", 0))
+        return taken.getsockname()[1]
+
+
+def at(port, **more):
+    return {"address": "127.0.0.1", "port": port, "timeout": 1, **more}
+
+
+def test_a_tcp_port_is_open_or_refused():
+    with serving(lambda connection: connection.sendall(connection.recv(100))) as port:
+        assert reach.tcp(at(port, say="hello"))["answer"] == "hello"
+    assert reach.tcp(at(unused()))["outcome"] == "refused"
+
+
+def test_a_udp_port_answers_refuses_or_is_silent():
+    with serving(lambda listener, message, sender: listener.sendto(message, sender), socket.SOCK_DGRAM) as port:
+        assert reach.udp(at(port, say="hello"))["answer"] == "hello"
+    with serving(lambda *_: None, socket.SOCK_DGRAM) as port:
+        assert reach.udp(at(port, say="hello"))["outcome"] == "silent"
+    assert reach.udp(at(unused(socket.SOCK_DGRAM), say="hello"))["outcome"] == "refused"
+
+
+def dns_answer(listener, message, sender):
+    name_and_type = message[12:]
+    answer = b"\xc0\x0c" + struct.pack(">HHIH", 1, 1, 60, 4) + bytes([10, 0, 0, 1])
+    listener.sendto(message[:2] + b"\x81\x80" + struct.pack(">HHHH", 1, 1, 0, 0) + name_and_type + answer, sender)
+
+
+def test_a_resolvers_answer_is_read():
+    with serving(dns_answer, socket.SOCK_DGRAM) as port:
+        result = reach.dns(at(port, name="gateway.home.arpa"))
+    assert (result["outcome"], result["code"], result["addresses"]) == ("answered", "NOERROR", ["10.0.0.1"])
+
+
+def test_what_answers_another_question_is_no_resolver():
+    with serving(lambda listener, message, sender: listener.sendto(b"x" * 20, sender), socket.SOCK_DGRAM) as port:
+        assert reach.dns(at(port, name="gateway.home.arpa"))["outcome"] == "error"
+
+
+@pytest.mark.parametrize(("first", "stratum", "synchronised"), [(0x24, 2, True), (0xE4, 2, False), (0x24, 0, False)])
+def test_a_time_server_says_whether_it_is_synchronised(first, stratum, synchronised):
+    def answer(listener, message, sender):
+        listener.sendto(bytes([first, stratum]) + bytes(46), sender)
+
+    with serving(answer, socket.SOCK_DGRAM) as port:
+        assert reach.ntp(at(port))["synchronised"] is synchronised
+
+
+def test_the_internet_checksum_is_that_of_the_rfc():
+    data = bytes.fromhex("0001f203f4f5f6f7")  # RFC 1071 §3
+    assert reach._checksum(data) == 0xFFFF - 0xDDF2
+
+
+def kexinit(lists):
+    payload = b"\x14" + bytes(16) + b"".join(struct.pack(">I", len(n)) + n for n in lists) + bytes(5)
+    return struct.pack(">IB", len(payload) + 5, 4) + payload + bytes(4)
+
+
+def test_the_proposal_of_an_ssh_server_is_read():
+    lists = [b"curve25519-sha256", b"ssh-ed25519", b"a,b", b"c", b"d", b"e", b"none", b"zlib", b"", b""]
+
+    def answer(connection):
+        connection.sendall(b"SSH-2.0-test\r\n" + kexinit(lists))
+        connection.recv(1000)
+
+    with serving(answer) as port:
+        result = ssh.ssh(at(port))
+    assert (result["outcome"], result["banner"]) == ("open", "SSH-2.0-test")
+    assert (result["kex"], result["ciphers_in"], result["compression_out"]) == (
+        ["curve25519-sha256"],
+        ["a", "b"],
+        ["zlib"],
+    )
+
+
+def test_what_is_no_ssh_server_is_told_apart():
+    with serving(lambda connection: connection.sendall(b"HTTP/1.1 400 Bad Request\r\n" + bytes(40))) as port:
+        assert ssh.ssh(at(port))["outcome"] == "error"
+
+
+REPORT = """<nmaprun><host><ports><extraports state="filtered" count="65532"/>
+<port protocol="tcp" portid="8883"><state state="open"/></port>
+<port protocol="tcp" portid="22"><state state="closed"/></port>
+<port protocol="udp" portid="53"><state state="open|filtered"/></port></ports></host></nmaprun>"""
+
+
+def test_nmaps_report_is_read():
+    assert scan.states(REPORT) == {"open": ["8883/tcp"], "closed": ["22/tcp"], "others": 65533}
+
+
+def test_many_ports_of_one_kind_are_not_lost():
+    report = '<nmaprun><host><ports><extraports state="closed" count="65535"/></ports></host></nmaprun>'
+    assert scan.states(report)["closed"] == ["65535 more"]
+
+
+# TLS and MQTT, with a PKI of the kit's own
+
+
+@pytest.fixture(scope="module")
+def pki():
+    return Pki(SecretStore(), "home", "home.arpa").ensure()
+
+
+def pem(credential):
+    return {"chain": credential.chain_pem.decode(), "key": credential.private_key_pem.decode()}
+
+
+@pytest.fixture(scope="module")
+def server_context(pki, tmp_path_factory):
+    file = tmp_path_factory.mktemp("server") / "server.pem"
+    made = pki.ephemeral_server("broker")
+    file.write_bytes(made.private_key_pem + made.chain_pem)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.load_cert_chain(file)
+    context.load_verify_locations(cadata=pki.trust_chain_for_devices().decode())
+    context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
+class Broker:
+    """As much of a broker as a session needs: takes all, says no to what is under `forbidden/`, echoes the rest."""
+
+    def __init__(self, context):
+        self.context = context
+
+    def __call__(self, plain):
+        with self.context.wrap_socket(plain, server_side=True) as connection:
+            data = b""
+            while piece := connection.recv(4096):
+                data += piece
+                while len(data) >= 2 and len(data) >= 2 + data[1]:
+                    kind, body, data = data[0], data[2 : 2 + data[1]], data[2 + data[1] :]
+                    if kind == mqtt.DISCONNECT:
+                        return
+                    connection.sendall(self.answer(kind, body))
+
+    def answer(self, kind, body):
+        if kind == mqtt.CONNECT:
+            return mqtt.packet(mqtt.CONNACK, b"\0\0\0")
+        if kind == mqtt.SUBSCRIBE:
+            return mqtt.packet(mqtt.SUBACK, body[:2] + b"\0\1")
+        if kind == mqtt.PINGREQ:
+            return mqtt.packet(mqtt.PINGRESP, b"")
+        length = int.from_bytes(body[:2], "big")
+        topic, number, payload = body[2 : 2 + length], body[2 + length : 4 + length], body[5 + length :]
+        if topic.startswith(b"forbidden/"):
+            return mqtt.packet(mqtt.PUBACK, number + b"\x87\0")
+        message = mqtt.packet(mqtt.PUBLISH, mqtt.text(topic.decode()) + b"\0" + payload)
+        return mqtt.packet(mqtt.PUBACK, number) + message
+
+
+def play(port, pki, credential, *steps):
+    credentials = {"it": pem(credential)} if credential else {}
+    connect = {"do": "connect", "as": "a", "with": "it" if credential else "", "client_id": "a"}
+    server = at(port, ca=pki.trust_anchor.decode(), server_name="broker.home.arpa")
+    return mqtt.mqtt({**server, "credentials": credentials, "steps": [connect, *steps]})
+
+
+def test_a_session_publishes_and_receives(server_context, pki):
+    steps = [
+        {"do": "subscribe", "as": "a", "topic": "x"},
+        {"do": "publish", "as": "a", "topic": "x", "payload": "hello"},
+        {"do": "await", "as": "a", "payload": "hello", "seconds": 2},
+        {"do": "publish", "as": "a", "topic": "forbidden/x", "payload": "no"},
+        {"do": "ping", "as": "a"},
+    ]
+    with serving(Broker(server_context)) as port:
+        result = play(port, pki, pki.ephemeral_client("a"), *steps)
+    outcomes = [step["outcome"] for step in result["steps"]]
+    assert outcomes == ["accepted", "granted", "taken", "received", "denied", "answered"]
+    assert result["steps"][4]["code"] == 135
+    assert result["received"] == {"a": [{"topic": "x", "payload": "hello", "retained": False}]}
+
+
+def test_a_client_without_certificate_gets_the_alert_and_not_a_session(server_context, pki):
+    with serving(Broker(server_context)) as port:
+        result = play(port, pki, None, {"do": "ping", "as": "a"})
+        good = play(port, pki, pki.ephemeral_client("a"))
+    assert [step["outcome"] for step in result["steps"]] == ["alert", "skipped"]
+    assert "certificate required" in result["steps"][0]["reason"]
+    assert good["steps"][0]["outcome"] == "accepted"
+
+
+def test_secrets_are_in_no_result(server_context, pki):
+    credential = pki.ephemeral_client("a")
+    with serving(Broker(server_context)) as port:
+        result = play(port, pki, credential)
+    seen = Observation("iot", {"kind": "mqtt", **at(port), "credentials": {"it": pem(credential)}}, result)
+    assert "PRIVATE KEY" not in json.dumps([result, seen.evidence(), str(seen)])
+
+
+def test_a_handshake_tells_version_and_trust(server_context, pki):
+    other = Pki(SecretStore(), "home", "home.arpa").ensure()
+    client = pem(pki.ephemeral_client("a"))
+    with serving(Broker(server_context)) as port:
+        server = at(port, server_name="broker.home.arpa", **client)
+        good = tls.tls({**server, "ca": pki.trust_anchor.decode()})
+        foreign = tls.tls({**server, "ca": other.trust_anchor.decode()})
+        wrong = tls.tls({**server, "ca": pki.trust_anchor.decode(), "server_name": "other.home.arpa"})
+        old = tls.tls({**server, "ca": pki.trust_anchor.decode(), "maximum": "1.2"})
+    assert (good["outcome"], good["version"], good["names"]) == ("agreed", "1.3", ["broker.home.arpa"])
+    assert [foreign["outcome"], wrong["outcome"], old["outcome"]] == ["distrusted", "distrusted", "alert"]
+
+
+@pytest.mark.parametrize("version", ["1.2", "1.3"])
+def test_a_position_knows_which_versions_it_can_speak(pki, version):
+    able = tls.capable({"minimum": version, "maximum": version, **pem(pki.ephemeral_server("loopback"))})
+    assert able == {"outcome": "agreed", "version": version}
+
+
+def test_a_port_where_nobody_listens_is_no_refusal_by_tls(pki):
+    assert tls.tls(at(unused()))["outcome"] == "refused"
+
+
+@pytest.mark.parametrize("length", [0, 127, 128, 16_383, 16_384, 200_000])
+def test_the_length_of_a_packet_is_encoded_as_the_standard_says(length):
+    made = mqtt.packet(0x30, bytes(length))
+    assert mqtt.properties_end(made, 1) == len(made)
+
+
+def test_an_answer_that_is_no_mqtt_ends_the_session(server_context, pki):
+    class Strange(Broker):
+        def answer(self, kind, body):
+            return b"\x20\xff\xff\xff\xff\xff"
+
+    with serving(Strange(server_context)) as port:
+        assert play(port, pki, pki.ephemeral_client("a"))["steps"][0]["outcome"] == "error"
+
+
+def test_an_expired_credential_can_be_shown(pki):
+    begin = pki._clock() - timedelta(days=2)
+    made = pki.ephemeral_client("a", not_before=begin, not_after=begin + timedelta(days=1))
+    assert tls.client({**pem(made)})
+
+
+# facts
+
+
+def test_private_keys_are_found_with_their_owners_and_others_are_not(tmp_path, pki):
+    made = pki.ephemeral_client("a")
+    (tmp_path / "sub").mkdir()
+    key = tmp_path / "sub" / "hidden.txt"
+    key.write_bytes(b"a line before\n" + made.private_key_pem)
+    os.chmod(key, 0o640)
+    (tmp_path / "certificate.pem").write_bytes(made.certificate_pem)
+    (tmp_path / "link").symlink_to(key)
+    (found,) = facts.keys({"root": str(tmp_path)})["keys"]
+    assert (found["path"], found["mode"], found["kind"]) == (str(key), "0640", "PRIVATE KEY")
+    assert found["spki"] == made.spki_sha256
+
+
+def test_a_program_that_is_missing_is_told(tmp_path):
+    assert facts.run({"argv": [str(tmp_path / "none")]})["outcome"] == "incapable"
+    assert facts.run({"argv": ["sh", "-c", "echo yes; exit 3"]})["status"] == 3
+
+
+def test_a_probe_that_breaks_is_told_and_the_others_go_on():
+    assert perform({"kind": "unknown", "id": "x"})["outcome"] == "error"
+    assert perform({"kind": "run", "argv": ["true"], "id": "y"})["outcome"] == "ran"
+
+
+# the agent, as it is sent over
+
+
+def test_the_agent_works_where_nothing_of_the_kit_is_installed(tmp_path):
+    command = ["env", "-C", str(tmp_path), sys.executable, "-I", "-c", START]
+    with Agent("here", command, {}) as agent:
+        results = agent.ask(
+            {"gateway": [{"id": "a", "kind": "run", "argv": ["echo", "yes"]}], "nowhere": [{"kind": "run"}]}
+        )
+    assert results["gateway"][0]["output"] == "yes\n"
+    assert results["nowhere"][0]["error"] == "no position nowhere"
+
+
+def test_an_agent_that_ends_says_why():
+    with pytest.raises(ProbeError, match="gw: the probes ended: no such host"):
+        Agent("gw", ["sh", "-c", "echo no such host >&2; exit 255"], {})
+
+
+def test_an_agent_that_says_nothing_is_given_up():
+    with pytest.raises(ProbeError, match="gave no answer in 0 s"):
+        Agent("gw", ["sh", "-c", "exec sleep 30"], {}, patience=0.1)
+
+
+def test_what_a_login_script_prints_is_no_answer():
+    with pytest.raises(ProbeError, match="no answer of a probe: 'Welcome"):
+        Agent("gw", ["sh", "-c", "echo Welcome; exec sleep 5"], {})
