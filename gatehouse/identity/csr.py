@@ -12,7 +12,7 @@ from gatehouse.identity.leaf import CLIENT, LeafKey, spki, strong_enough
 _LONGEST = 16 * 1024
 _DER = (b"\x30\x81", b"\x30\x82")
 """How a SEQUENCE of 128 to 65,535 octets begins; what a text in it says must not make a PEM file of it."""
-_UNREADABLE = (
+UNREADABLE = (
     ValueError,
     TypeError,
     UnsupportedAlgorithm,
@@ -37,7 +37,7 @@ def read_csr(data: bytes, name: str, dns_name: str) -> LeafKey:
         subject = [(attribute.oid, str(attribute.value)) for attribute in request.subject]
         extensions = [extension.value for extension in request.extensions]
         public_key = request.public_key()
-    except _UNREADABLE:
+    except UNREADABLE:
         raise PkiError(f"{name}: no certificate request that can be read; make it anew, with a key on P-256") from None
     if not genuine:
         raise PkiError(

@@ -34,7 +34,7 @@ from gatehouse.identity.authority import (
     read_key,
 )
 from gatehouse.identity.crls import Crls
-from gatehouse.identity.csr import read_csr
+from gatehouse.identity.csr import UNREADABLE, read_csr
 from gatehouse.identity.leaf import (
     CLIENT,
     LONGEST_LIFE,
@@ -160,6 +160,10 @@ class Pki:
 
     def _kept(self, name: str, where: str) -> tuple[Lifetime, str]:
         return of_certificate(name, self._vault.get(f"{where}/certificate")), self._authorities.keys.shown(where)
+
+    def is_of_a_device(self, certificate: x509.Certificate) -> bool:
+        """Tell whether a devices authority that is trusted now has issued a certificate, revoked or not."""
+        return any(_was_issued_by(certificate, issuer) for issuer in self._authorities.places("devices").values())
 
     # leaves
 
@@ -332,6 +336,6 @@ class Pki:
 def _was_issued_by(certificate: x509.Certificate, issuer: Authority) -> bool:
     try:
         certificate.verify_directly_issued_by(issuer.certificate)
-    except (ValueError, TypeError, InvalidSignature):
+    except (*UNREADABLE, InvalidSignature):
         return False
     return True
