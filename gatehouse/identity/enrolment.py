@@ -113,9 +113,15 @@ class Enroller:
         size = max(BATCH, min(_LARGEST_BATCH, len(wanted) // 20))
         remaining = iter(wanted)
         while batch := list(islice(remaining, size)):
-            with locked(self._directory):
-                again = self.check(batch)  # another process may have been at it
-                self._enrol(again.wanted, partitions)
+            try:
+                with locked(self._directory):
+                    again = self.check(batch)  # another process may have been at it
+                    self._enrol(again.wanted, partitions)
+            except OSError as error:
+                raise EnrolmentError(
+                    f"{self._directory}: {error.strerror}; make room, or mend its owner and mode, then run this again:"
+                    " it goes on from there"
+                ) from None
             outcome.enrolled += [device.name for _, device in again.wanted]
             outcome.already += again.already
             outcome.refused += again.refused
