@@ -122,7 +122,8 @@ def _logs_in(user: str, data: dict[str, Any]) -> bool:
 
 def _answering(gateway: Gateway, ports: list[int]) -> int:
     """The first of the ports that speaks SSH; the first of all if none does, for pyinfra to say so."""
-    for port in dict.fromkeys(ports):
+    distinct = dict.fromkeys(ports)
+    for port in distinct if len(distinct) > 1 else ():
         try:
             with socket.create_connection((gateway.address, port), timeout=5) as connection:
                 connection.settimeout(5)
