@@ -1,5 +1,7 @@
 """A site says everything that is wrong with it at once, each with the place and the mend."""
 
+# ruff: noqa: E501  (the table of problems reads better with one a line)
+
 from __future__ import annotations
 
 import copy
@@ -188,7 +190,7 @@ def test_gateways_of_one_site_may_use_the_same_prefixes_but_not_the_same_managem
     assert set(Site(**data).gateways) == {"gw", "gw2"}
 
 
-@given(st.recursive(st.none() | st.integers() | st.text(max_size=8), lambda c: st.lists(c, max_size=3) | st.dictionaries(st.text(max_size=4), c, max_size=3)))  # fmt: skip  # noqa: E501
+@given(st.recursive(st.none() | st.integers() | st.text(max_size=8), lambda c: st.lists(c, max_size=3) | st.dictionaries(st.text(max_size=4), c, max_size=3)))  # fmt: skip
 def test_no_value_anywhere_ends_in_anything_but_a_site_or_its_problems(value: Any) -> None:
     for path in (
         "segments",
