@@ -40,6 +40,9 @@ def pytest_configure(config: pytest.Config) -> None:
     if not site.gateways:
         raise pytest.UsageError(f"site {site.name}: no gateway, so there is nothing to prove")
     config.stash[SITE] = site
+    if config.option.verbose <= 0:
+        # The table at the end says what an operator needs; with -v there is all that pytest knows.
+        config.option.tbstyle, config.option.reportchars = "no", ""
     out, as_json = sys.stdout, config.getoption("--json")
     if as_json:
         # Standard output is for the machine then.

@@ -349,7 +349,7 @@ class Live:
             work[segment] += [
                 {"id": f"scan:listening@{a}", **common, "address": a, "ports": sorted(listening)} for a in others
             ]
-        found = self.ask(work)
+        found = self.ask(work, patience=600)  # each scan twice at most, and a busy gateway takes its time
         return {(s, seen.probe["id"], seen.probe["address"]): seen for s, several in found.items() for seen in several}
 
     def scan(self, segment: str, what: str, address: str) -> Observation:

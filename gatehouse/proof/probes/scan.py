@@ -41,7 +41,7 @@ def _run(probe: Probe, ports: str, retries: int) -> Result:
     command = ["nmap", *family, technique, *haste, f"-p{ports}", "-oX", "-", probe["address"]]
     shown = " ".join(command)
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=probe.get("timeout", 180), check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=probe.get("timeout", 150), check=False)
     except FileNotFoundError:
         return {"outcome": "incapable", "reason": "no nmap at this position"}
     except subprocess.TimeoutExpired:
