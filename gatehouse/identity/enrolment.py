@@ -78,6 +78,8 @@ class Enroller:
         self._directory = directory
         self._judge = Judge(site, pki.device_dns_name("")[1:])
         self._root, self._chain = pki.trust_anchor, pki.trust_chain_for_devices()
+        # the one that issues comes first; while it is rolled over, the one before it is trusted too
+        self._authorities = x509.load_pem_x509_certificates(self._chain)
         self._brokers: dict[str, Broker] = {}
 
     def check(self, requests: Iterable[Request]) -> Sorted:
@@ -181,7 +183,7 @@ class Enroller:
             found = bundles.read(place)
             if found is not None and self._is_good(found, request, device):
                 return _Made(found, found=True)
-            older = _serial_in(place / "certificate.pem")
+            older = self._serial_in(place / "certificate.pem")
         issued = self._pki.device(device.name, csr=request.csr)
         bundle = Bundle(
             site=self._site.name,
@@ -214,13 +216,22 @@ class Enroller:
             return False
         try:
             certificate = x509.load_pem_x509_certificate(found.certificate_pem)
-            authority = x509.load_pem_x509_certificate(self._pki.authority_certificates()["devices"])
-            certificate.verify_directly_issued_by(authority)
+            certificate.verify_directly_issued_by(self._authorities[0])
             key = device.spki_sha256 if request.csr is not None else _spki_of(found.key_pem or b"")
         except (ValueError, TypeError, InvalidSignature, PkiError):
             return False
         certified = sha256(spki(certificate.public_key())).hexdigest()
         return (f"{certificate.serial_number:x}", certified, key) == (found.serial, key, found.spki_sha256)
+
+    def _serial_in(self, path: Path) -> tuple[str, ...]:
+        """The serial number of a certificate of this site's; a lab's that was built anew may lie here too."""
+        with contextlib.suppress(OSError, ValueError):
+            certificate = x509.load_pem_x509_certificate(path.read_bytes())
+            for authority in self._authorities:
+                with contextlib.suppress(ValueError, TypeError, InvalidSignature):
+                    certificate.verify_directly_issued_by(authority)
+                    return (f"{certificate.serial_number:x}",)
+        return ()
 
     def _settled(self, found: Bundle, device: Device) -> Bundle:
         """A bundle with all that the site and the registry say today; identity and keys stay."""
@@ -257,9 +268,3 @@ class Enroller:
 
 def _spki_of(key_pem: bytes) -> str:
     return sha256(spki(read_key("key.pem", key_pem).public_key())).hexdigest()
-
-
-def _serial_in(path: Path) -> tuple[str, ...]:
-    with contextlib.suppress(OSError, ValueError):
-        return (f"{x509.load_pem_x509_certificate(path.read_bytes()).serial_number:x}",)
-    return ()

@@ -158,6 +158,17 @@ def test_the_certificate_of_a_bundle_that_is_replaced_can_still_be_revoked(house
     assert serials[0] != left.serial
 
 
+def test_a_bundle_of_another_site_or_of_a_lab_that_is_gone_leaves_nothing_behind(house: House, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    other = a_house(tmp_path / "other")
+    other.enrol("one")
+    house.out.parent.mkdir()
+    other.out.rename(house.out)
+    house.enrol("one")
+    whole(house, ["one"])
+    assert len(house.devices()["one"].serials) == 1
+
+
 def test_killed_between_batches_only_the_rest_is_left_to_do(house: House, monkeypatch) -> None:
     monkeypatch.setattr(enrolment, "BATCH", 2)
     names = [f"d{number}" for number in range(7)]
