@@ -42,7 +42,10 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[SITE] = site
     if config.option.verbose <= 0:
         # The table at the end says what an operator needs; with -v there is all that pytest knows.
-        config.option.tbstyle, config.option.reportchars = "no", ""
+        config.option.tbstyle = "no"
+        reporter = config.pluginmanager.get_plugin("terminalreporter")
+        if reporter is not None:
+            reporter.reportchars = ""
     out, as_json = sys.stdout, config.getoption("--json")
     if as_json:
         # Standard output is for the machine then.
