@@ -13,15 +13,15 @@ so that no operation is ever told what another one of the same run has made untr
 from __future__ import annotations
 
 import inspect
-import secrets
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from paramiko import SSHException
-from pyinfra.api import FactBase, StringCommand
+from pyinfra.api import FactBase
 from pyinfra.api.arguments import CONNECTOR_ARGUMENT_KEYS, pop_global_arguments
 from pyinfra.api.state import BaseStateCallback
+
+from deploy.shell import Shell
 
 if TYPE_CHECKING:
     from pyinfra.api.command import PyinfraCommand
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
 # A question that depends on the answer to another is in the next round; what is left then is asked one by one.
 ROUNDS = 6
-# Linux takes 128 KiB for one argument, and quoting lengthens it on the way.
-LONGEST_COMMAND = 48 * 1024
 
 
 @dataclass(frozen=True)
@@ -50,8 +48,9 @@ class _Unanswered(Exception):
 class Foresight(BaseStateCallback):
     """Answers the facts of one host's operations; add it to pyinfra's state by `add_callback_handler`."""
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: Host, shell: Shell) -> None:
         self._host = host
+        self._shell = shell
         self._ask = host.get_fact
         self._answers: dict[Question, list[str]] = {}
         self._questions: list[Question] | None = None  # a list while operations are followed
@@ -63,23 +62,32 @@ class Foresight(BaseStateCallback):
         if host is self._host and not self._looked:
             self._looked = self._valid = True
             operations = [state.ops[host][op] for op in state.get_op_order() if op in state.ops[host]]
-            arguments = _connector_arguments(pop_global_arguments(state, host, {})[0])
             for operation in operations:
                 operation.command_generator = self._watched(operation.command_generator)
-            self._look(operations, arguments)
+            self._look(operations, self._usual())
 
     def get_fact(self, fact: type[FactBase[Any]], *args: Any, **kwargs: Any) -> Any:
         """What pyinfra's `Host.get_fact` gives, without a round trip where the answer is known and still holds."""
-        question = _question(fact, args, kwargs) if self._valid else None
+        question = _question(fact, args, kwargs) if self._valid or not self._looked else None
+        if question is not None and not self._looked and self._as_usual():
+            # Before operations run nothing is kept, but the shell is there and quicker than a new one.
+            (lines,) = self._shell.ask([question.command])
+            return self._ask(fact, *args, **kwargs) if lines is None else _read_by(fact, lines)
         if question in self._answers:
-            lines = self._answers[question]
-            # Read anew each time, as any caller may change what it gets.
-            return fact().process(lines) if lines else fact().default()
+            return _read_by(fact, self._answers[question])
         if self._questions is None:
             return self._ask(fact, *args, **kwargs)
         if question is not None:
             self._questions.append(question)
         raise _Unanswered
+
+    def _usual(self) -> dict[str, Any]:
+        """How this host's commands are run unless an operation says otherwise: as the shell was started."""
+        return _connector_arguments(pop_global_arguments(self._host.state, self._host, {})[0])
+
+    def _as_usual(self) -> bool:
+        now = dict(self._host.current_op_global_arguments or {})
+        return _connector_arguments(pop_global_arguments(self._host.state, self._host, now)[0]) == self._usual()
 
     def _watched(self, generator: Callable[[], Iterator[PyinfraCommand]]) -> Callable[[], Iterator[PyinfraCommand]]:
         """The same commands; the first of them that is about to run ends all foresight."""
@@ -111,41 +119,21 @@ class Foresight(BaseStateCallback):
                 finally:
                     commands.close()
             questions, self._questions = list(dict.fromkeys(self._questions)), None
-            if not questions or not self._read(questions, arguments):
+            if not questions or not self._read(questions):
                 return
 
-    def _read(self, questions: list[Question], arguments: dict[str, Any]) -> bool:
-        """Asks what fits into one command, and keeps the answers to what succeeds. False if nothing could be asked."""
-        end = f"answered-{secrets.token_hex(8)}"
-        script, asked = "", []
-        for group in _grouped(questions):
-            part = f"( {_command(group)}\n) </dev/null 2>/dev/null; printf '\\n{end} %s\\n' $?\n"
-            if len(script) + len(part) <= LONGEST_COMMAND:
-                script += part
-                asked.append(group)
-        try:
-            done, output = self._host.run_shell_command(StringCommand(script), **arguments)
-        except (OSError, SSHException, TimeoutError):
-            # The first operation will meet the same, and report it.
-            return False
-        lines: list[str] = []
-        groups = iter(asked)
-        for line in output.stdout_lines:
-            if not line.startswith(f"{end} "):
-                lines.append(line)
-                continue
-            # The end stands on a line of its own, whether the answer ended its last line or not.
-            self._keep(next(groups), lines[:-1] if lines[-1:] == [""] else lines, line == f"{end} 0")
-            lines = []
-        return bool(done and asked)
-
-    def _keep(self, group: list[Question], lines: list[str], succeeded: bool) -> None:
-        """What failed is asked again, by the operation that needs it, which says what is wrong."""
-        if not succeeded:
-            return
-        for question in group:
-            one = question.fact().part(lines, **question.arguments) if len(group) > 1 else lines
-            self._answers[question] = one
+    def _read(self, questions: list[Question]) -> bool:
+        """Asks all of them at once, and keeps the answers. False if there were none."""
+        groups = _grouped(questions)
+        answered = False
+        for group, lines in zip(groups, self._shell.ask([_command(group) for group in groups]), strict=True):
+            # What failed is asked again by the operation that needs it, which says what is wrong.
+            if lines is not None:
+                answered = True
+                for question in group:
+                    alone = len(group) == 1
+                    self._answers[question] = lines if alone else question.fact().part(lines, **question.arguments)
+        return answered
 
 
 def _question(fact: type[FactBase[Any]], args: Any, kwargs: Any) -> Question | None:
@@ -172,6 +160,11 @@ def _grouped(questions: list[Question]) -> list[list[Question]]:
 def _command(group: list[Question]) -> str:
     first = group[0]
     return first.command if len(group) == 1 else first.fact().together([each.arguments for each in group])
+
+
+def _read_by(fact: type[FactBase[Any]], lines: list[str]) -> Any:
+    """As pyinfra reads them; anew each time, because any caller may change what it gets."""
+    return fact().process(lines) if lines else fact().default()
 
 
 def _connector_arguments(arguments: Any) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from pyinfra.context import ctx_host
 
 from deploy.foresight import Foresight
 from deploy.inventory import MARK, remember_hardened
+from deploy.shell import Shell
 from gatehouse.errors import GatehouseError
 from gatehouse.site import Site
 from roles.lifecycle import POLICY, STAGED
@@ -55,7 +56,7 @@ def begin() -> Target:
         _leave_out(str(error))
     if host.data.ssh_user == site.ssh.user and "ssh" not in unconfirmed:
         remember_hardened(site, host.name)
-    state.add_callback_handler(Foresight(ctx_host.get()))
+    state.add_callback_handler(Foresight(ctx_host.get(), Shell(host.connector_data["gatehouse_lock"])))
     return Target(site, host.name, lambda: _open_pki(site))
 
 
@@ -120,7 +121,7 @@ def _take_lock() -> set[str]:
         f" for i in $(seq {PATIENCE}); do busy=$(grep -lsz '^{MARK}=' /proc/[0-9]*/environ); [ -n \"$busy\" ] || break;"
         ' sleep 1; done; [ -z "$busy" ] || { echo busy $busy; exit 75; };'
         f" rm -rf {STAGED}.*; ! grep -qs Gatehouse {POLICY} || rm -f {POLICY};"
-        f" echo unconfirmed $(ls {PENDING} 2>/dev/null); echo taken; cat >/dev/null"
+        f" echo unconfirmed $(ls {PENDING} 2>/dev/null); echo taken; exec sh"
     )
     sudo = "sudo -n " if host.data.get("_sudo") else ""
     channel = host.connector.client.get_transport().open_session()

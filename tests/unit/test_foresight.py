@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+import contextlib
+import io
+import subprocess
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +14,12 @@ from pyinfra import host
 from pyinfra.api import Config, FactBase, Inventory, State, StringCommand, operation
 from pyinfra.api.connect import connect_all
 from pyinfra.api.exceptions import PyinfraError
+from pyinfra.api.facts import get_fact
 from pyinfra.api.operation import add_op
 from pyinfra.api.operations import run_ops
 
 from deploy.foresight import Foresight
+from deploy.shell import Shell
 from roles import facts
 
 
@@ -66,8 +71,34 @@ def fails() -> Generator[StringCommand, None, None]:
     yield from ()
 
 
+class Channel:
+    """A shell on this machine, at the other end of what the kit takes for an SSH channel."""
+
+    def __init__(self) -> None:
+        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+        self.process = subprocess.Popen(["sh"], **pipes)
+        self.scripts: list[str] = []
+
+    def makefile(self, mode: str) -> Any:
+        assert mode == "r"
+        return io.TextIOWrapper(self.process.stdout, newline="\n")
+
+    def settimeout(self, seconds: float) -> None:
+        pass
+
+    def sendall(self, data: bytes) -> None:
+        self.scripts.append(data.decode())
+        self.process.stdin.write(data)
+        self.process.stdin.flush()
+
+    def close(self) -> None:
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.close()
+        self.process.wait()
+
+
 class Run:
-    """A deploy of this machine whose commands are counted."""
+    """A deploy of this machine, and how often it was asked something or told to do something."""
 
     def __init__(self) -> None:
         self.state = State(Inventory((["@local"], {})), Config(), check_for_changes=False)
@@ -81,20 +112,23 @@ class Run:
             return original(command, *args, **kwargs)
 
         self.host.connector.run_shell_command = counted
-        self.state.add_callback_handler(Foresight(self.host))
+        self.channel = Channel()
+        self.state.add_callback_handler(Foresight(self.host, Shell(self.channel)))
 
     def add(self, op: Any, *args: Any) -> None:
         add_op(self.state, op, *args, name=f"operation {len(self.state.op_meta)}")
 
     def go(self) -> int:
-        """Runs the operations; how many commands went to the host."""
+        """Runs the operations; how many round trips that took."""
         run_ops(self.state)
-        return len(self.commands)
+        return len(self.commands) + len(self.channel.scripts)
 
 
 @pytest.fixture
-def run() -> Run:
-    return Run()
+def run() -> Iterator[Run]:
+    made = Run()
+    yield made
+    made.channel.close()
 
 
 def test_a_run_without_changes_asks_all_its_questions_at_once(run: Run, tmp_path: Path) -> None:
@@ -160,9 +194,44 @@ def test_answers_are_told_apart_whether_they_end_in_a_newline_or_not(run: Run, t
         (tmp_path / str(number)).write_text(content)
         run.add(sees, tmp_path / str(number), seen)
     assert run.go() == 1
-    asked_alone = Run().host
     for number in range(len(contents)):
-        assert seen[str(number)] == asked_alone.get_fact(Content, path=str(tmp_path / str(number)))
+        assert seen[str(number)] == get_fact(run.state, run.host, Content, kwargs={"path": str(tmp_path / str(number))})
+
+
+def test_before_operations_run_each_question_gets_a_fresh_answer_from_the_shell(run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    for content in ("first", "second"):
+        file.write_text(content)
+        assert run.host.get_fact(Content, path=str(file)) == content
+    assert not run.commands
+    assert len(run.channel.scripts) == 2
+
+
+def test_a_shell_that_has_gone_costs_no_answer(run: Run, tmp_path: Path) -> None:
+    file, seen = tmp_path / "file", {}
+    file.write_text("there")
+    run.channel.process.kill()
+    run.channel.process.wait()
+    run.add(sees, file, seen)
+    run.go()
+    assert seen == {"file": "there"}
+    assert run.commands
+
+
+def test_a_command_that_fails_or_reads_takes_nothing_from_the_others() -> None:
+    channel = Channel()
+    assert Shell(channel).ask(["echo one", "echo half; exit 3", "cat", "echo four >&2; echo 4"]) == [
+        ["one"], None, [], ["4"],
+    ]  # fmt: skip
+    channel.close()
+
+
+def test_a_command_that_no_shell_understands_ends_the_answers() -> None:
+    channel = Channel()
+    shell = Shell(channel)
+    assert shell.ask(["echo one", "if (", "echo three"])[1:] == [None, None]
+    assert shell.ask(["echo one"]) == [None]
+    channel.close()
 
 
 JOINT = [
@@ -173,7 +242,9 @@ JOINT = [
 
 @pytest.mark.parametrize(("fact", "asked"), JOINT)
 def test_a_part_of_a_common_answer_is_what_the_question_alone_would_have_got(fact: Any, asked: list[Any]) -> None:
-    here = Run().host
+    run = Run()
+    run.channel.close()
+    here = run.host
     together = here.run_shell_command(StringCommand(fact().together(asked)))[1].stdout_lines
     for arguments in asked:
         alone = here.run_shell_command(StringCommand(fact().command(**arguments)))[1].stdout_lines
