@@ -11,8 +11,8 @@ from gatehouse.identity import Vault
 # How a secret that a leaver has seen is replaced, by the beginning of its name; the first that fits counts.
 _REPLACED_BY = (
     ("pki/root/key", "a new root: every device gets a new identity (docs/pki.md)"),
-    ("pki/devices", "invoke ca.rollover --role devices, then renew the devices"),
-    ("pki/services", "invoke ca.rollover --role services, then harden"),
+    ("pki/devices", "./kit ca.rollover --role devices, then renew the devices"),
+    ("pki/services", "./kit ca.rollover --role services, then harden"),
     ("", "replaced when it is rotated"),
 )
 

@@ -101,7 +101,7 @@ def test_topics_are_the_devices_own_and_name_it():
 @pytest.mark.parametrize(
     "topic",
     [
-        "", "devices", "devices/#", "devices/a/identity", "devices/a/identity/request/x", "devices/a/b/identity/request",
+        "", "devices", "devices/#", "devices/a/identity", "devices/a/identity/request/x", "devices/a/b/identity/serial",
         "x/a/identity/request", "devices/a/commands/identity/certificate", "devices/+/identity/request",
         "devices//identity/request",
     ],

@@ -1,0 +1,118 @@
+"""Feeds the readers of foreign bytes with whatever makes them take new paths, for a bounded time.
+
+    python tests/fuzz/readers.py csr 60        also: registry, renewal, token, vault, backup; 60 seconds
+
+It needs atheris (`pip install atheris`), which guides itself by what code each input reaches; the tests in tests/unit
+try random inputs without it. A reader may answer or refuse with its own error, in one printable line; all else is a
+finding: it is printed, and the input is kept as `crash-…` in a folder that is named.
+"""
+
+from __future__ import annotations
+
+import datetime
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+try:
+    import atheris
+except ImportError:
+    sys.exit("fuzz: atheris is missing (pip install atheris; it has wheels for Linux on x86-64)")
+
+with atheris.instrument_imports(include=["gatehouse", "cryptography", "jwt", "tomllib"]):
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.x509.oid import NameOID
+
+    from gatehouse.api import tokens
+    from gatehouse.errors import GatehouseError
+    from gatehouse.identity import age, backup, document, jwt, renewal
+    from gatehouse.identity.authority import new_key
+    from gatehouse.identity.csr import read_csr
+    from gatehouse.identity.pki import Pki
+    from gatehouse.identity.store import SecretStore
+    from gatehouse.site import registry
+
+NAME, DNS = "pump-02", "pump-02.devices.home.arpa"
+STORE = SecretStore()
+PKI = Pki(STORE, "home", "home.arpa").ensure()
+NOW = datetime.datetime.now(datetime.UTC)
+SECRET_KEY, RECIPIENT = age.generate()
+
+_key = new_key()
+_csr = (
+    x509.CertificateSigningRequestBuilder()
+    .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, NAME)]))
+    .add_extension(x509.SubjectAlternativeName([x509.DNSName(DNS)]), critical=False)
+    .sign(_key, hashes.SHA256())
+)
+CSR = _csr.public_bytes(serialization.Encoding.DER)
+CERTIFICATE = PKI.device(NAME, public_key=_key.public_key()).certificate_pem
+TOKEN = jwt.issue(STORE, "home", "anna", "api")
+REGISTRY = b'# mine\n[[device]]\nname = "pump-02"\nmodel = "m"\ngateway = "gw"\nserials = ["ab", "cd"]\n'
+VAULT = (
+    b'{"format": 1, "generation": 7, "recipients": ["%s"], "names": {}, "left": [],'
+    b' "secrets": {"a": {"text": "b", "kind": "secret", "created": "2025-01-31T12:00:00Z"}}}'
+)
+
+
+def a_backup() -> bytes:
+    made = backup.Backup("home", NOW, {"vault.age": b"x", "inventory": b"y"})
+    return age.decrypt(backup.pack(made, [RECIPIENT]), [SECRET_KEY])
+
+
+# what: (a reader of bytes, good examples to begin with)
+READERS: dict[str, tuple[Callable[[bytes], object], list[bytes]]] = {
+    "csr": (lambda data: read_csr(data, NAME, DNS), [CSR, _csr.public_bytes(serialization.Encoding.PEM)]),
+    "registry": (lambda data: registry.parse(data, Path("home.toml")), [REGISTRY]),
+    "renewal": (
+        lambda data: renewal.read_request(renewal.request_topic(NAME), data, PKI, NOW),
+        [renewal.compose(CSR, CERTIFICATE)],
+    ),
+    "token": (
+        lambda data: tokens.check(data.decode("utf-8", "replace"), jwt.public_keys(STORE), "home", "api"),
+        [TOKEN.encode()],
+    ),
+    "vault": (document.decode, [VAULT % RECIPIENT.encode()]),
+    "backup": (lambda data: backup.unpack("f", age.encrypt(data, [RECIPIENT]), [SECRET_KEY]), [a_backup()]),
+}
+
+
+def one(read: Callable[[bytes], object], data: bytes) -> None:
+    """Give one input to a reader."""
+    try:
+        read(data)
+    except document.Newer:
+        pass
+    except GatehouseError as error:
+        lines = str(error).splitlines()
+        if not lines or not all(line.isprintable() for line in lines):
+            raise
+
+
+def main(arguments: list[str]) -> None:
+    """Fuzz the reader that is named, for so many seconds."""
+    if len(arguments) != 2 or arguments[0] not in READERS or not arguments[1].isdigit():
+        sys.exit(f"usage: python tests/fuzz/readers.py {'|'.join(READERS)} SECONDS")
+    read, examples = READERS[arguments[0]]
+    folder = Path(tempfile.mkdtemp(prefix=f"gatehouse-fuzz-{arguments[0]}-"))
+    (folder / "corpus").mkdir()
+    for number, example in enumerate(examples):
+        read(example)  # a target that refuses its own examples would find nothing
+        (folder / "corpus" / f"example-{number}").write_bytes(example)
+    print(f"fuzz: {arguments[0]} for {arguments[1]} s; findings and corpus in {folder}", flush=True)
+    options = [
+        f"-max_total_time={arguments[1]}",
+        "-max_len=20000",
+        f"-artifact_prefix={folder}/",
+        "-print_final_stats=1",
+    ]
+    atheris.Setup([sys.argv[0], *options, str(folder / "corpus")], lambda data: one(read, data))
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
