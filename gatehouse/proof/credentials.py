@@ -42,11 +42,11 @@ def keep_revoked(vault: SecretStore, pki: Pki, now: datetime | None = None) -> C
     To be called wherever a deploy takes the CRL from: the CRL then names it, and the next run changes nothing.
     """
     moment = now or datetime.now(UTC)
-    stored = _stored(vault, moment)
+    stored = _stored(vault, pki, moment)
     if stored is not None:
         return stored
     with vault.transaction():
-        stored = _stored(vault, moment)
+        stored = _stored(vault, pki, moment)
         if stored is not None:
             return stored
         made = pki.ephemeral_client(REVOKED, not_before=moment - timedelta(minutes=5), not_after=moment + _LIFE)
@@ -56,12 +56,13 @@ def keep_revoked(vault: SecretStore, pki: Pki, now: datetime | None = None) -> C
         return made
 
 
-def _stored(vault: SecretStore, now: datetime) -> Credential | None:
+def _stored(vault: SecretStore, pki: Pki, now: datetime) -> Credential | None:
     if _CERTIFICATE not in vault or _KEY not in vault:
         return None
     certificate = read_certificate(_CERTIFICATE, vault.get(_CERTIFICATE))
     found = credential(REVOKED, certificate, vault.get(_KEY))
-    return None if found.due(now) else found
+    # one of an authority that was dropped would be refused for that, and prove nothing about the list
+    return None if found.due(now) or not pki.is_of_a_device(certificate) else found
 
 
 def shown(vault: SecretStore, pki: Pki, site_name: str, domain: str) -> dict[str, Shown]:

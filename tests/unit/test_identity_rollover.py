@@ -20,6 +20,7 @@ from gatehouse.identity.leaf import Credential
 from gatehouse.identity.pki import Pki, PkiError
 from gatehouse.identity.store import SecretStore, VaultError
 from gatehouse.identity.vault import Vault, new_identity
+from gatehouse.proof.credentials import keep_revoked
 
 NOW = datetime.datetime(2025, 6, 1, 12, 0, 0, tzinfo=datetime.UTC)
 DAY = datetime.timedelta(days=1)
@@ -275,6 +276,18 @@ def test_new_prefixes_during_a_roll_over_reach_the_authority_that_issues(store, 
     wider.rollover("services").switch()
     wider.ensure()
     assert wider.server("other", addresses=["10.10.40.1"]).name == "other"
+
+
+def test_the_certificate_that_is_always_revoked_is_made_anew_once_its_authority_is_dropped(pki, store):
+    first = keep_revoked(store, pki, NOW)
+    rollover = pki.rollover("devices")
+    rollover.prepare()
+    rollover.switch()
+    assert keep_revoked(store, pki, NOW) == first
+    rollover.drop()
+    second = keep_revoked(store, pki, NOW)
+    assert second.serial != first.serial
+    assert second.serial in pki.revoked()
 
 
 # real handshakes
