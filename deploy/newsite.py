@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import secrets
 from collections.abc import Mapping
@@ -127,14 +128,15 @@ def _render(template: str, answers: Answers) -> str:
         keep_trailing_newline=True,
         autoescape=False,  # noqa: S701  Python and TOML, no HTML
     )
+    environment.filters["literal"] = _literal
     networks = _networks(answers)
     reaches = ["internet", "iot", *(["internal"] if answers.lan else [])]
     return environment.get_template(template).render(
         **{**vars(answers), "domain": answers.domain or f"{answers.name}.internal"},
         variable=answers.name.replace("-", "_"),
         keys=[_public_key(answers.key)],
-        networks={segment: _literal(network) for segment, network in networks.items()},
-        management_reaches=_literal(reaches),
+        networks=networks,
+        management_reaches=reaches,
     )
 
 
@@ -174,5 +176,5 @@ def _networks(answers: Answers) -> dict[str, dict[str, str]]:
 
 
 def _literal(value: object) -> str:
-    """A Python literal with double quotes, as the rest of the file has them."""
-    return repr(value).replace("'", '"')
+    """A Python literal with double quotes, as the rest of the file has them; of texts, lists and dictionaries."""
+    return json.dumps(value, ensure_ascii=False)

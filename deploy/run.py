@@ -15,6 +15,7 @@ from gatehouse.errors import GatehouseError
 from gatehouse.site import Site
 
 PYINFRA = Path(sys.executable).with_name("pyinfra")
+_WELL = re.compile(r"\[\S+\] +(Connected|Ready: \S+)$")
 # Where in the code an error was raised is of no use to the operator.
 _ERROR = re.compile(r"--> [a-zA-Z ]* error(?: in \S+ line \d+)?: (?P<what>.+)")
 
@@ -88,8 +89,6 @@ def _pyinfra(site: Site, *options: str, capture: bool = False) -> subprocess.Com
 def _last_words(done: subprocess.CompletedProcess[str]) -> str:
     """What pyinfra said of the gateways that failed, or the last line that says something."""
     lines = [line.strip() for line in (done.stderr + done.stdout).splitlines() if line.strip()]
-    failed = [
-        line for line in lines if line.startswith("[") and not line.endswith(("] Connected", "] Ready: deploy.py"))
-    ]
+    failed = [line for line in lines if line.startswith("[") and not _WELL.match(line)]
     errors = [found["what"] for line in lines if (found := _ERROR.match(line))]
     return "; ".join(failed) or (errors or lines or ["pyinfra said nothing"])[-1]

@@ -1,0 +1,98 @@
+"""Changes that would lock the operator out undo themselves, without anybody's help and through a power cut."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from lab.state import State
+from tests.checkout import SITE_FILE, Checkout, Run
+from tests.lab.gateways import PENDING, Gateway
+
+pytestmark = pytest.mark.timeout(300)
+
+# The time that the gateway gives the operator to confirm, and some for its timer and services.
+UNDONE_WITHIN = 90
+NOTHING_PENDING = f'[ -z "$(ls {PENDING})" ]'
+
+
+def failed_to_confirm(run: Run, change: str, *words: str) -> None:
+    assert run.status == 1, run.text
+    assert "Traceback" not in run.text
+    said = [line for line in run.err.splitlines() if f"change '{change}' could not be confirmed by a new login" in line]
+    assert len(said) == 1, run.err
+    assert all(word in said[0] for word in words), said
+
+
+def is_as_before(gateway: Gateway) -> None:
+    """The operator logs in again, and nothing differs from what was there before the change."""
+    gateway.until(NOTHING_PENDING, UNDONE_WITHIN)
+    gateway.stays_converged()
+
+
+def without_ssh_for_the_operator(changed: Checkout, segments: str) -> None:
+    changed.edit(
+        SITE_FILE,
+        (
+            "    services=declared(),\n",
+            f'    services=declared(),\n    settings={{"ssh": {{"reachable_from": {{"ssh": {segments}}}}}}},\n',
+        ),
+    )
+
+
+def test_a_firewall_that_lets_nobody_administer_is_undone(gateway: Gateway, changed: Checkout) -> None:
+    before = gateway("nft -s list table inet gatehouse")
+    without_ssh_for_the_operator(changed, '("guest",)')
+    failed_to_confirm(changed.deploy(), "firewall", "port 22", "it has been undone")
+    assert gateway("nft -s list table inet gatehouse") == before
+    is_as_before(gateway)
+
+
+def test_a_wrong_management_prefix_is_undone_by_the_gateway_itself(gateway: Gateway, changed: Checkout) -> None:
+    wanted = '"ipv4": "10.10.20.1/24", "ipv6": "fd10:10:20::1/64"'
+    changed.edit(SITE_FILE, (wanted, wanted.replace("10.10.20.1", "10.10.21.1").replace("fd10:10:20", "fd10:10:21")))
+    changed.edit(SITE_FILE, ('"contact": {', '"contact": {"address": "10.10.20.1", '))
+    failed_to_confirm(changed.deploy(), "network", "the gateway undoes it by itself within 60 s")
+    gateway.until("ip -o addr show br-management | grep -qF ' 10.10.20.1/24 '", UNDONE_WITHIN)
+    gateway.until(NOTHING_PENDING, UNDONE_WITHIN)
+    plan = gateway.checkout.invoke("plan")
+    assert "Segments" not in plan.out, plan.out
+    # Services that serve the prefix had been told of it before; they are told again.
+    assert "Time | Configure chrony" in plan.out, plan.text
+    gateway.converge()
+
+
+def test_keys_that_the_operator_does_not_have_are_undone(gateway: Gateway, changed: Checkout, tmp_path: Path) -> None:
+    stranger = State("stranger", tmp_path).prepare()
+    changed.edit(SITE_FILE, ('ssh={"keys": [_key]}', f'ssh={{"keys": ["{stranger}"]}}'))
+    failed_to_confirm(changed.deploy(), "ssh", "AuthenticationException", "it has been undone")
+    is_as_before(gateway)
+
+
+def test_an_sshd_that_lets_nobody_in_is_undone(gateway: Gateway, changed: Checkout) -> None:
+    template = "templates/ssh/etc/ssh/sshd_config.d/10-gatehouse.conf.j2"
+    changed.edit(template, ("AllowUsers {{ ssh.user }}", "AllowUsers nobody"))
+    failed_to_confirm(changed.deploy(), "ssh", "it has been undone")
+    is_as_before(gateway)
+
+
+def test_a_power_cut_in_the_middle_of_a_change_brings_the_old_state_back(gateway: Gateway, changed: Checkout) -> None:
+    rules = "nft -s list table inet gatehouse | grep -c ."
+    before = gateway(rules)
+    start_and_vanish(gateway, changed)
+    gateway.cut_power()
+    gateway.restore_power()
+    assert gateway(rules) == before
+    is_as_before(gateway)
+
+
+def start_and_vanish(gateway: Gateway, changed: Checkout) -> None:
+    """Begin a deploy that takes SSH away, and kill it as soon as its firewall is in force and not yet confirmed."""
+    without_ssh_for_the_operator(changed, "()")
+    process = changed.start("pyinfra", "-y", "inventories/lab", "deploy.py")
+    gateway.until(f"[ -e {PENDING}/firewall.sh ] && ! nft list table inet gatehouse | grep -q 'ssh ssh'", 60)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
