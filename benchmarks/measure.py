@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,22 +30,29 @@ class Run:
     peak: int = 0
 
 
+# A process starts as a copy of the one that starts it, and the copy counts in its peak: so a small one starts it.
+_LAUNCHER = """
+import os, sys, time
+started = time.perf_counter()
+_, status, usage = os.wait4(os.posix_spawnp(sys.argv[2], sys.argv[2:], os.environ), 0)
+seconds = time.perf_counter() - started
+os.write(int(sys.argv[1]), f"{seconds} {usage.ru_maxrss} {os.waitstatus_to_exitcode(status)}".encode())
+"""
+
+
 def timed(command: Sequence[str], *, environment: Mapping[str, str] | None = None, cwd: Path = ROOT) -> Run:
     """Runs a command, from start to exit. Raises `BenchmarkError` with what it said last, if it fails."""
-    with tempfile.TemporaryFile() as output:
-        started = time.perf_counter()
-        # wait4 tells the resources of this child and its children alone, as those of all children so far would not.
-        child = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, env=environment, cwd=cwd
-        )
-        _, status, usage = os.wait4(child.pid, 0)
-        seconds = time.perf_counter() - started
-        child.returncode = os.waitstatus_to_exitcode(status)
-        if child.returncode != 0:
-            output.seek(0)
+    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as result:
+        launcher = [sys.executable, "-I", "-S", "-c", _LAUNCHER, str(result.fileno()), *command]
+        streams = {"stdin": subprocess.DEVNULL, "stdout": output, "stderr": subprocess.STDOUT}
+        subprocess.run(launcher, **streams, env=environment, cwd=cwd, pass_fds=[result.fileno()], check=False)
+        output.seek(0)
+        result.seek(0)
+        seconds, kibibytes, status = (result.read().decode() or "0 0 127").split()
+        if status != "0":
             said = output.read().decode(errors="replace").strip().splitlines()[-5:]
-            raise BenchmarkError(f"{command[0]}: exit status {child.returncode}: {' | '.join(said) or 'no output'}")
-    return Run(seconds, usage.ru_maxrss * 1024)
+            raise BenchmarkError(f"{command[0]}: exit status {status}: {' | '.join(said) or 'no output'}")
+    return Run(float(seconds), int(kibibytes) * 1024)
 
 
 def in_turn(rounds: int, *measured: Callable[[], Run], log: Callable[[str], None]) -> list[tuple[Run, ...]]:

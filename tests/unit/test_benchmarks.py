@@ -53,8 +53,12 @@ def test_a_child_is_measured_and_one_that_fails_is_not() -> None:
     run = timed([sys.executable, "-c", "x = bytearray(50_000_000)"])
     assert run.seconds > 0
     assert run.peak > 50_000_000
+    large = bytearray(b"x") * 60_000_000
+    assert timed([sys.executable, "-c", "pass"]).peak < len(large)
     with pytest.raises(BenchmarkError, match="exit status 3: the reason"):
         timed([sys.executable, "-c", "print('the reason'); raise SystemExit(3)"])
+    with pytest.raises(BenchmarkError, match="no-such-program"):
+        timed(["no-such-program"])
 
 
 def test_what_is_compared_takes_turns() -> None:
