@@ -112,7 +112,8 @@ def configure(host: Namespace, device: str, addresses: tuple[Interface, ...], ro
     """Give a field host's interface its addresses and default routes, and bring it up."""
     batch = [f"link set dev {device} up"]
     batch += [f"address replace {a} dev {device}{' nodad' if a.version == 6 else ''}" for a in addresses]
-    host.ip(*batch)
+    # A gateway that was made anew has the same addresses behind other hardware: asking again beats waiting for it.
+    host.ip(*batch, f"neigh flush dev {device}")
     host.ip(*(f"route replace default via {r} dev {device}" for r in routers))
 
 
