@@ -14,14 +14,14 @@ from deploy.inventory import ROOT
 from tests.checkout import Checkout, copied
 from tests.lab.gateways import Gateway
 
-FAILED = pytest.StashKey[bool]()
-
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[pytest.TestReport]:
     """Notes that a test failed: it may have left the gateway in any state."""
     report = yield
-    item.stash[FAILED] = item.stash.get(FAILED, False) or report.failed
+    gateway = item.funcargs.get("lab_gateway") if isinstance(item, pytest.Function) else None
+    if report.failed and gateway:
+        gateway.is_broken = True
     return report
 
 
@@ -52,19 +52,17 @@ def lab_gateway(here: Checkout) -> Iterator[Gateway]:
 
 
 @pytest.fixture
-def gateway(lab_gateway: Gateway, request: pytest.FixtureRequest) -> Iterator[Gateway]:
+def gateway(lab_gateway: Gateway) -> Gateway:
     """The gateway as the kit leaves it: deployed, with nothing to change."""
     lab_gateway.harden()
-    yield lab_gateway
-    lab_gateway.is_broken = request.node.stash.get(FAILED, False)
+    return lab_gateway
 
 
 @pytest.fixture
-def fresh_gateway(lab_gateway: Gateway, request: pytest.FixtureRequest) -> Iterator[Gateway]:
+def fresh_gateway(lab_gateway: Gateway) -> Gateway:
     """The gateway as its installer left it: nothing of the kit has ever been there."""
     lab_gateway.renew()
-    yield lab_gateway
-    lab_gateway.is_broken = request.node.stash.get(FAILED, False)
+    return lab_gateway
 
 
 @pytest.fixture
