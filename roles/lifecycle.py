@@ -1,7 +1,8 @@
 """What every role shares: packages, files that are accepted before they go live, and activation by what runs.
 
-Each operation asks the gateway one question and acts on the answer, so a run that changes nothing costs one round trip
-an operation. Contents travel on standard input, never in arguments, and are staged in memory (`/run`, mode 0700).
+Each operation asks the gateway one question and acts on the answer; while nothing is changed, the questions of many are
+asked together (`deploy.foresight`). Contents travel on standard input, never in arguments, and are staged in memory
+(`/run`, mode 0700).
 """
 
 from __future__ import annotations
@@ -139,7 +140,8 @@ def packages(*names: str) -> Generator[StringCommand, None, None]:
         # What a run that was killed in the middle of a transaction left behind.
         " dpkg --configure -a --force-confdef --force-confold >/dev/null;"
         " [ -n \"$(find /var/lib/apt/lists -maxdepth 1 -name '*Packages*' -mmin -1440 | head -1)\" ] ||"
-        " apt-get -q update -o Acquire::Retries=3 || true;"
+        # Without translated descriptions, which nobody reads here and which take as long as the packages' own.
+        " apt-get -q update -o Acquire::Retries=3 -o Acquire::Languages=none || true;"
         f" {apt} {options} install {shlex.join(missing)} ||"
         f" {{ apt-get -q update; {apt} {options} install {shlex.join(missing)}; }} ||"
         " { echo 'gatehouse: no packages installed (does the mirror in /etc/apt answer, and is there room?)' >&2; exit 1; }"
@@ -235,10 +237,11 @@ def running(
     """
     wanted = list(loads)
     state = host.get_fact(UnitState, unit=unit, loads=wanted)
-    if state.get("NeedDaemonReload") == "yes":
-        yield StringCommand("systemctl daemon-reload")
     if state.get("UnitFileState") not in ("enabled", "static", "alias", "indirect", "generated"):
+        # It has systemd read all units again, too.
         yield StringCommand(f"systemctl enable -- {shlex.quote(unit)}")
+    elif state.get("NeedDaemonReload") == "yes":
+        yield StringCommand("systemctl daemon-reload")
     act = None
     if state.get("ActiveState") != "active":
         act = f"systemctl reset-failed -- {shlex.quote(unit)} 2>/dev/null; systemctl restart -- {shlex.quote(unit)}"

@@ -41,7 +41,7 @@ def configured(
     unit_state = host.get_fact(UnitState, unit=unit, loads=loads)
     links: Links = host.get_fact(NetworkState, interfaces=list(masters))
     if unit_state.get("UnitFileState") != "enabled":
-        yield StringCommand(f"systemctl daemon-reload; systemctl enable -- {unit}")
+        yield StringCommand(f"systemctl enable -- {unit}")
     elif unit_state.get("NeedDaemonReload") == "yes":
         yield StringCommand("systemctl daemon-reload")
     if unit_state.get("ActiveState") != "active":

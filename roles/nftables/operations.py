@@ -15,10 +15,10 @@ from roles.nftables.facts import RulesetLoaded
 def loaded(unit: str, file: str) -> Generator[StringCommand, None, None]:
     """Makes the kernel's table the one of `file`, and `unit` load it at boot, before the network is up."""
     state = host.get_fact(UnitState, unit=unit, loads=[])
-    enabled = state.get("UnitFileState") == "enabled" and state.get("NeedDaemonReload") != "yes"
-    if not enabled:
-        yield StringCommand(f"systemctl daemon-reload && systemctl enable -- {unit}")
+    if state.get("UnitFileState") != "enabled":
+        # It has systemd read all units again, too.
+        yield StringCommand(f"systemctl enable -- {unit}")
+    elif state.get("NeedDaemonReload") == "yes":
+        yield StringCommand("systemctl daemon-reload")
     if state.get("ActiveState") != "active" or not host.get_fact(RulesetLoaded, file=file):
-        yield StringCommand(
-            f"nft -c -f {shlex.quote(file)} && systemctl daemon-reload && systemctl reload-or-restart -- {unit}"
-        )
+        yield StringCommand(f"nft -c -f {shlex.quote(file)} && systemctl reload-or-restart -- {unit}")
