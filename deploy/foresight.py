@@ -15,6 +15,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from pyinfra.api import FactBase
@@ -54,40 +55,44 @@ class Foresight(BaseStateCallback):
         self._ask = host.get_fact
         self._answers: dict[Question, list[str]] = {}
         self._questions: list[Question] | None = None  # a list while operations are followed
-        self._looked = self._valid = False
+        self._looked = False
+        self._client = host.connector.client
         host.get_fact = self.get_fact
 
     def operation_host_start(self, state: State, host: Host, op_hash: str) -> None:
         """Looks, before the first operation of this host runs."""
         if host is self._host and not self._looked:
-            self._looked = self._valid = True
+            self._looked = True
             operations = [state.ops[host][op] for op in state.get_op_order() if op in state.ops[host]]
             for operation in operations:
                 operation.command_generator = self._watched(operation.command_generator)
-            self._look(operations, self._usual())
+            self._look(operations)
 
     def get_fact(self, fact: type[FactBase[Any]], *args: Any, **kwargs: Any) -> Any:
-        """What pyinfra's `Host.get_fact` gives, without a round trip where the answer is known and still holds."""
-        question = _question(fact, args, kwargs) if self._valid or not self._looked else None
-        if question is not None and not self._looked and self._as_usual():
-            # Before operations run nothing is kept, but the shell is there and quicker than a new one.
-            (lines,) = self._shell.ask([question.command])
-            return self._ask(fact, *args, **kwargs) if lines is None else _read_by(fact, lines)
+        """What pyinfra's `Host.get_fact` gives: from what is known and still holds, or from the shell where it can."""
+        question = _question(fact, args, kwargs) if self._as_usual() else None
         if question in self._answers:
             return _read_by(fact, self._answers[question])
-        if self._questions is None:
-            return self._ask(fact, *args, **kwargs)
+        if self._questions is not None:
+            if question is not None:
+                self._questions.append(question)
+            raise _Unanswered
         if question is not None:
-            self._questions.append(question)
-        raise _Unanswered
+            (lines,) = self._shell.ask([question.command])
+            if lines is not None:
+                return _read_by(fact, lines)
+        return self._ask(fact, *args, **kwargs)
 
+    @cached_property
     def _usual(self) -> dict[str, Any]:
         """How this host's commands are run unless an operation says otherwise: as the shell was started."""
         return _connector_arguments(pop_global_arguments(self._host.state, self._host, {})[0])
 
     def _as_usual(self) -> bool:
-        now = dict(self._host.current_op_global_arguments or {})
-        return _connector_arguments(pop_global_arguments(self._host.state, self._host, now)[0]) == self._usual()
+        """Whether the shell is asked as the host would be: over the same connection, as the same user."""
+        now = self._host.current_op_global_arguments or self._host.current_deploy_kwargs or {}
+        differs = any(self._usual[key] != value for key, value in _connector_arguments(now).items())
+        return not differs and self._host.connector.client is self._client
 
     def _watched(self, generator: Callable[[], Iterator[PyinfraCommand]]) -> Callable[[], Iterator[PyinfraCommand]]:
         """The same commands; the first of them that is about to run ends all foresight."""
@@ -95,13 +100,13 @@ class Foresight(BaseStateCallback):
         def commands() -> Iterator[PyinfraCommand]:
             for command in generator():
                 if self._questions is None:
-                    self._valid = False
+                    self._answers.clear()
                 yield command
 
         return commands
 
-    def _look(self, operations: Iterable[StateOperationHostData], arguments: dict[str, Any]) -> None:
-        pending = [each for each in operations if _connector_arguments(each.global_arguments) == arguments]
+    def _look(self, operations: Iterable[StateOperationHostData]) -> None:
+        pending = list(operations)
         for _ in range(ROUNDS):
             self._questions, following, pending = [], pending, []
             for operation in following:

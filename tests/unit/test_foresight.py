@@ -112,6 +112,7 @@ class Run:
             return original(command, *args, **kwargs)
 
         self.host.connector.run_shell_command = counted
+        self.host.connector.client = "the connection that the shell runs on"
         self.channel = Channel()
         self.state.add_callback_handler(Foresight(self.host, Shell(self.channel)))
 
@@ -205,6 +206,25 @@ def test_before_operations_run_each_question_gets_a_fresh_answer_from_the_shell(
         assert run.host.get_fact(Content, path=str(file)) == content
     assert not run.commands
     assert len(run.channel.scripts) == 2
+
+
+def test_the_shell_of_a_connection_that_was_replaced_is_asked_nothing(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("there")
+    run.host.connector.client = "another connection"
+    assert run.host.get_fact(Content, path=str(tmp_path / "file")) == "there"
+    assert run.commands
+    assert not run.channel.scripts
+
+
+def test_an_operation_that_is_run_otherwise_gets_no_answer_of_the_shell(run: Run, tmp_path: Path) -> None:
+    seen: dict[str, str] = {}
+    for name in ("usual", "otherwise"):
+        (tmp_path / name).write_text("there")
+    run.add(sees, tmp_path / "usual", seen)
+    add_op(run.state, sees, Path("otherwise"), seen, name="otherwise", _chdir=str(tmp_path))
+    assert run.go() == 2
+    assert seen == {"usual": "there", "otherwise": "there"}
+    assert len(run.commands) == 1
 
 
 def test_a_shell_that_has_gone_costs_no_answer(run: Run, tmp_path: Path) -> None:
