@@ -21,4 +21,6 @@ def loaded(unit: str, file: str) -> Generator[StringCommand, None, None]:
     elif state.get("NeedDaemonReload") == "yes":
         yield StringCommand("systemctl daemon-reload")
     if state.get("ActiveState") != "active" or not host.get_fact(RulesetLoaded, file=file):
-        yield StringCommand(f"nft -c -f {shlex.quote(file)} && systemctl reload-or-restart -- {unit}")
+        # A unit whose file had gone, by an undo or by hand, stays unknown to systemd until it reads all of them again.
+        again = f"systemctl daemon-reload && systemctl reload-or-restart -- {unit}"
+        yield StringCommand(f"nft -c -f {shlex.quote(file)} && {again}")
