@@ -162,6 +162,27 @@ def _ask(question: str) -> None:
         sys.exit("nothing was changed")
 
 
+@task(
+    iterable=["only"],
+    help={
+        **SITE,
+        "only": "only this one; more than once for several",
+        "one-by-one": "each in a round of its own, instead of several that the checks can tell apart",
+        "json": "print sabotage.json instead of the table",
+    },
+)
+@told
+def sabotage(_: Context, only: list[str], site: str = "lab", one_by_one: bool = False, json: bool = False) -> None:
+    """Break the controls of a hardened lab, see that the checks notice, and repair them; exit status 1 if not."""
+    from lab.sabotage import report, run
+
+    say = functools.partial(print, file=sys.stderr, flush=True)
+    found = run.sabotage(_site(site), only, one_by_one, say)
+    path = report.write(found, ROOT / "reports" / site)
+    print(path.read_text() if json else f"{report.table(found)}\nreport: {path}")
+    sys.exit(0 if found.succeeded else 1)
+
+
 def build_lab(site: Site) -> None:
     """Builds or repairs the lab of a site, with a vault of its own."""
     import lab
@@ -296,7 +317,7 @@ def test(_: Context, tier: str = "", k: str = "") -> None:
     for each in TIERS:
         if tier in ("", each):
             print(f"test: {each}", flush=True)
-            if _pytest(f"tests/{each}", "-q", *(["-k", k] if k else [])):
+            if _pytest(f"tests/{each}", "-q", "--durations=10", *(["-k", k] if k else [])):
                 failed.append(each)
     if failed:
         sys.exit(f"test: failed: {', '.join(failed)}")
@@ -462,6 +483,7 @@ namespace = Collection(
     quarantine,
     release,
     revoke,
+    sabotage,
     test,
     trust,
     verify,

@@ -144,7 +144,7 @@ def packages(*names: str) -> Generator[StringCommand, None, None]:
         " apt-get -q update -o Acquire::Retries=3 -o Acquire::Languages=none || true;"
         f" {apt} {options} install {shlex.join(missing)} ||"
         f" {{ apt-get -q update; {apt} {options} install {shlex.join(missing)}; }} ||"
-        " { echo 'gatehouse: no packages installed (does the mirror in /etc/apt answer, and is there room?)' >&2; exit 1; }"
+        " { echo 'gatehouse: no packages installed (does the mirror in /etc/apt answer, is there room?)' >&2; exit 1; }"
     )
     seen.update(missing)
 

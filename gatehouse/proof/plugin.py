@@ -76,12 +76,7 @@ class Plugin:
     def _check(
         self, item: pytest.Item, report: pytest.TestReport, error: pytest.ExceptionInfo[BaseException] | None
     ) -> results.Check:
-        parameters = getattr(item, "callspec", None)
-        values = {
-            key: getattr(value, "name", value) for key, value in (parameters.params if parameters else {}).items()
-        }
-        marker = item.get_closest_marker("check")
-        identity = marker.args[0].format(**values) if marker is not None else item.name
+        values = _values(item)
         verdict: results.Verdict
         if report.passed:
             verdict, reason = "proven", None
@@ -94,7 +89,7 @@ class Plugin:
             verdict, reason = "failed", _said(error)
         noted: list[dict[str, Any]] = item.stash.get(EVIDENCE, [])
         return results.Check(
-            id=identity,
+            id=identity(item),
             title=_title(item),
             gateway=values.get("gateway"),
             segment=values.get("segment"),
@@ -127,6 +122,17 @@ class Plugin:
         else:
             latest = self.folder.parent / results.LATEST / results.RESULTS
             self._say(f"\n{results.table(self.run, self._colour)}\nreport: {latest}\n")
+
+
+def identity(item: pytest.Item) -> str:
+    """The id of the check that a test makes, filled in from its parameters; the test's own name if it makes none."""
+    marker = item.get_closest_marker("check")
+    return str(marker.args[0]).format(**_values(item)) if marker is not None else item.name
+
+
+def _values(item: pytest.Item) -> dict[str, Any]:
+    parameters = getattr(item, "callspec", None)
+    return {key: getattr(value, "name", value) for key, value in (parameters.params if parameters else {}).items()}
 
 
 def _title(item: pytest.Item) -> str:

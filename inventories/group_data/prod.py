@@ -35,7 +35,8 @@ site = Site(
         "internal": {"reaches": ["internet"], "description": "the LAN"},
         "internet": {"description": "the uplink"},
     },
-    # The internet services that devices may use, and no others: "name": {"addresses": […], "port": …, "segments": ["iot"]}
+    # The internet services that devices may use, and no others:
+    # "name": {"addresses": […], "port": …, "segments": ["iot"]}
     destinations={},
     services=declared(),
     devices=read_registry(Path(__file__).parent.parent / "devices" / "prod.toml"),

@@ -17,6 +17,8 @@ from roles.kernel.facts import Settings
 from roles.kernel.operations import wanted
 from roles.target import Target
 
+LOG_AT_MOST = 1 << 30  # bytes: `SystemMaxUse` of the role journald
+SPACE_USED = "MESSAGE_ID=ec387f577b844b8fa948f33cad9a75e6"  # systemd.journal-fields(7), SD_MESSAGE_JOURNAL_USAGE
 EXPOSURE_AT_MOST = 2.0  # of `systemd-analyze security`: 0 is confined entirely, 10 not at all
 
 
@@ -168,6 +170,21 @@ def test_the_settings_that_belong_to_the_machine_underneath_are_as_declared(live
     if foreign:
         where = "the machine that this container runs on" if live.is_container else "whoever made them read-only"
         cannot_prove(f"{foreign[0]} and {len(foreign) - 1} more: up to {where}")
+
+
+@pytest.mark.controls("CIS-Debian-12-v1.1.0:6.1.x", "EU-CRA-2024/2847:Annex I Part I (2)(l)")
+@pytest.mark.check("host.log")
+def test_the_log_outlives_a_restart_and_cannot_fill_the_disk(live, evidence):
+    """The journal that runs keeps what it is told on the disk, and at its start gave itself a limit."""
+    (unit,) = live.site.service("journald").units
+    pid = str(live.run("systemctl", "show", unit, "-p", "MainPID", "--value").result["output"]).strip()
+    told = live.run("journalctl", "-o", "json", "-n", "1", f"_PID={pid}", SPACE_USED, "JOURNAL_NAME=System Journal")
+    if pid == "0" or not str(told.result.get("output", "")).strip():
+        cannot_prove("the journal doesn't run, or no longer has what it said at its start")
+    said = json.loads(told.result["output"])
+    evidence({"from": "gateway", "sent": "journalctl: what the journal said at its start", "got": said["MESSAGE"]})
+    assert said["JOURNAL_PATH"].startswith("/var/log/journal/"), f"it is kept in {said['JOURNAL_PATH']}"
+    assert int(said["MAX_USE"]) <= LOG_AT_MOST, f"it may take {said['MAX_USE_PRETTY']}, at most {LOG_AT_MOST >> 30}G"
 
 
 @pytest.mark.controls(

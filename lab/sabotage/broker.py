@@ -1,0 +1,224 @@
+"""Sabotages of the broker: who gets in, and what each may do there."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+from lab.sabotage.model import Sabotage
+
+_IMPOSTOR = shlex.quote(Path(__file__).with_name("impostor.py").read_text())
+_AT = "$CREDENTIALS/server.crt $CREDENTIALS/server.key 8883 $gw4_iot $gw6_iot"
+_NOT_THE_BROKER = {
+    "broker.*": "what answers is no broker: it lets clients in and does nothing for them",
+    "host.runs-mosquitto": "the broker is stopped, so that something else can take its place",
+}
+# Other sabotages of the broker itself: they would be hidden where it does not run, or lets everybody in.
+_OTHERS = ("plain-*", "broker-*", "broken-*", "no-broker", "no-revocation", "no-rights", "impostor*", "anybody")
+_NEED_THE_BROKER = (
+    *_OTHERS,
+    "names-believed",
+    "weak-tls",
+    "tls-1.2",
+    "take-over",
+    "endless-packets",
+    "telemetry-of-others",
+    "commands-to-others",
+    "listening-in",
+    "nothing-delivered",
+)
+_RIGHTS = ("*-rights", "telemetry-of-others", "commands-to-others", "listening-in", "nothing-delivered")
+
+SABOTAGES = (
+    Sabotage(
+        name="plain-mqtt",
+        title="The broker listens in the clear on 1883, too",
+        breaks="broker '/^listener 8883 [0-9.]+$/i listener 1883 127.0.0.1'",
+        catches=("gateway.closed-ports", "gateway.sockets"),
+    ),
+    Sabotage(
+        name="plain-mqtt-for-all",
+        title="The broker listens in the clear on 1883 on every address, and the firewall lets everybody to it",
+        breaks="""
+            broker '/^listener 8883 [0-9.]+$/i listener 1883'
+            admit input 'tcp dport 1883 counter accept'
+        """,
+        catches=("gateway.closed-ports", "gateway.closed-ports-from-{iot,management,guest,internal,internet}"),
+        may={
+            "gateway.sockets": "a socket that nobody declared",
+            "scan.{tcp,other-addresses}-from-*": "what answers is open to a scan, too",
+        },
+    ),
+    Sabotage(
+        name="broker-for-all",
+        title="The broker listens on every address, and the firewall lets everybody to it",
+        breaks="""
+            broker "/^listener .*:/,\\$d; s/^(listener 8883) .*/\\1/"
+            admit input 'fib daddr . iif type local tcp dport 8883 counter accept'
+        """,
+        catches=("gateway.mosquitto.mqtts-from-{management,guest,internal,internet}",),
+        may={"scan.tcp-from-{management,guest,internal,internet}": "what answers is open to a scan, too"},
+    ),
+    Sabotage(
+        name="no-broker",
+        title="The broker is stopped",
+        breaks="systemctl stop mosquitto.service",
+        catches=("host.runs-mosquitto", "gateway.mosquitto.mqtts-from-iot", "broker.accepts-devices", "broker.tls-1.3"),
+        may={
+            "gateway.mosquitto.mqtts-from-*": "it answers nobody, so silence elsewhere proves nothing",
+            "broker.*": "there is none",
+            "scan.tcp-from-iot": "a declared port is closed",
+        },
+        apart_from=_NEED_THE_BROKER,
+    ),
+    Sabotage(
+        name="impostor",
+        title="Something in front of the broker ends TLS, in all versions, and asks nobody for a certificate",
+        breaks=f"""
+            systemctl stop mosquitto.service
+            stray impostor {_IMPOSTOR} 1.0 1.3 {_AT}
+        """,
+        catches=(
+            "broker.refuses-{none,expired,foreign,revoked,server}",
+            "broker.tls-{1.0,1.1,1.2}",
+            "broker.tls-suites",
+        ),
+        may=_NOT_THE_BROKER,
+        ends="gone impostor",
+        apart_from=_NEED_THE_BROKER,
+    ),
+    Sabotage(
+        name="impostor-of-old",
+        title="Something in front of the broker ends TLS, and knows nothing newer than 1.2",
+        breaks=f"""
+            systemctl stop mosquitto.service
+            stray impostor {_IMPOSTOR} 1.2 1.2 {_AT}
+        """,
+        catches=("broker.tls-{1.2,1.3}",),
+        may=_NOT_THE_BROKER,
+        ends="gone impostor",
+        apart_from=_NEED_THE_BROKER,
+    ),
+    Sabotage(
+        name="impostor-with-own-certificate",
+        title="Something else answers in the broker's place, with a certificate that it made itself",
+        breaks=f"""
+            systemctl stop mosquitto.service
+            openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 1 -subj /CN=broker \\
+                -keyout /run/impostor.key -out /run/impostor.crt 2>/dev/null
+            stray impostor {_IMPOSTOR} 1.2 1.3 /run/impostor.crt /run/impostor.key 8883 $gw4_iot $gw6_iot
+        """,
+        catches=("broker.is-genuine", "broker.accepts-devices"),
+        may={**_NOT_THE_BROKER, "keys.known": "its key is none that the site knows"},
+        ends="gone impostor; rm -f /run/impostor.key /run/impostor.crt",
+        apart_from=_NEED_THE_BROKER,
+    ),
+    Sabotage(
+        name="anybody",
+        title="The broker asks for no certificate, and takes clients without a name",
+        breaks="broker 's/^(require_certificate|use_identity_as_username|use_username_as_clientid) true/\\1 false/;"
+        " s/^(allow_anonymous) false/\\1 true/'",
+        catches=("broker.refuses-none", "broker.delivers"),
+        may={"broker.*": "nobody has a name, so nobody has rights"},
+        apart_from=_NEED_THE_BROKER,
+    ),
+    Sabotage(
+        name="names-believed",
+        title="The broker believes the name that a client says instead of the one in its certificate",
+        breaks="broker 's/^(use_identity_as_username) true/\\1 false/; s/^(allow_anonymous) false/\\1 true/'",
+        catches=("broker.identity-from-certificate",),
+        may={"broker.*": "who says no name is not let in any more"},
+        apart_from=_NEED_THE_BROKER,
+    ),
+    Sabotage(
+        name="no-revocation",
+        title="The broker does not look at the list of revoked devices",
+        breaks="broker '/^crlfile/d'",
+        catches=("broker.refuses-revoked",),
+    ),
+    Sabotage(
+        name="broken-revocation-list",
+        title="The list of revoked devices is broken when the broker reads it again: it goes on without",
+        breaks="""
+            printf 'none\\n' >$CREDENTIALS/crl.pem
+            systemctl reload mosquitto.service
+        """,
+        catches=("broker.refuses-revoked",),
+        apart_from=_NEED_THE_BROKER,
+    ),
+    Sabotage(
+        name="weak-tls",
+        title="The broker speaks TLS 1.1, and suites without authenticated encryption",
+        breaks="broker 's/^tls_version .*/tls_version tlsv1.1\\nciphers ALL:@SECLEVEL=0/'",
+        catches=("broker.tls-{1.1,1.2}", "broker.tls-suites"),
+    ),
+    Sabotage(
+        name="tls-1.2",
+        title="The broker speaks TLS 1.2, though the site says 1.3",
+        breaks="broker 's/^tls_version .*/tls_version tlsv1.2/'",
+        catches=("broker.tls-1.2",),
+        may={"broker.tls-suites": "OpenSSL has such suites by default"},
+    ),
+    Sabotage(
+        name="take-over",
+        title="A client chooses its id itself, and can end another device's session with it",
+        breaks="broker 's/^(use_username_as_clientid) true/\\1 false/'",
+        catches=("broker.denies-takeover",),
+    ),
+    Sabotage(
+        name="endless-packets",
+        title="The broker takes packets of any size",
+        breaks="broker '/^max_packet_size/d'",
+        catches=("broker.limits-packets",),
+    ),
+    Sabotage(
+        name="no-rights",
+        title="The broker has no access rules: everybody may do everything",
+        breaks="broker '/^acl_file/d'",
+        catches=(
+            "broker.denies-{others-telemetry,own-commands,others-commands,listening-in,state}",
+            "broker.identity-from-certificate",
+        ),
+        apart_from=_RIGHTS,
+    ),
+    Sabotage(
+        name="broken-rights",
+        title="The access rules are broken when the broker reads them again: everybody may do everything",
+        breaks="rights 'nonsense'",
+        catches=("broker.denies-{others-telemetry,own-commands,others-commands}",),
+        may={"broker.{denies-*,identity-from-certificate,delivers}": "how much is open then is the broker's affair"},
+        apart_from=_NEED_THE_BROKER,
+    ),
+    Sabotage(
+        name="telemetry-of-others",
+        title="A device may write other devices' telemetry",
+        breaks="rights 'pattern write devices/+/telemetry/#'",
+        catches=("broker.denies-others-telemetry",),
+        may={"broker.identity-from-certificate": "whoever says another's name may now write in it"},
+    ),
+    Sabotage(
+        name="commands-to-others",
+        title="A device may command other devices",
+        breaks="rights 'pattern write devices/+/commands/#'",
+        catches=("broker.denies-others-commands", "broker.denies-own-commands"),
+        may={"broker.identity-from-certificate": "so may a name that has no rights"},
+    ),
+    Sabotage(
+        name="listening-in",
+        title="A device may read what the others write, and the broker's state",
+        breaks="rights 'pattern read devices/#'; rights 'pattern readwrite $SYS/#'",
+        catches=("broker.denies-listening-in", "broker.denies-state"),
+        may={"broker.identity-from-certificate": "so may a name that has no rights"},
+    ),
+    Sabotage(
+        name="nothing-delivered",
+        title="The rule by which devices publish is gone",
+        breaks="""
+            edit $CREDENTIALS/acl '/^pattern write .*telemetry/d'
+            systemctl reload mosquitto.service
+        """,
+        catches=("broker.delivers",),
+        may={"broker.{denies-*,identity-from-certificate,limits-packets}": "their own success is gone"},
+        apart_from=_RIGHTS,
+    ),
+)

@@ -1,0 +1,15 @@
+"""Every sabotage, in the order in which those of one round are made."""
+
+from __future__ import annotations
+
+from lab.sabotage import broker, machine, network, services
+from lab.sabotage.model import Sabotage
+
+SABOTAGES: tuple[Sabotage, ...] = (*services.SABOTAGES, *broker.SABOTAGES, *machine.SABOTAGES, *network.SABOTAGES)
+
+# Checks that no sabotage can make fail on a lab of containers, each with the reason.
+OUT_OF_REACH: dict[str, str] = {
+    "host.confines-ssh": "never proven: sshd can't be confined without confining the administrator's shell",
+    "host.kernel-of-the-machine": "these settings belong to the machine that the containers run on",
+    "time.right": "the clock belongs to the machine that the containers run on, and it is the operator's own",
+}

@@ -1,0 +1,100 @@
+"""Sabotages of SSH, accounts, keys, and the confinement of services."""
+
+from __future__ import annotations
+
+from lab.sabotage.model import Sabotage
+
+SABOTAGES = (
+    Sabotage(
+        name="ssh-passwords",
+        title="SSH asks for passwords",
+        breaks="""
+            sshd 's/^(PasswordAuthentication|KbdInteractiveAuthentication) no/\\1 yes/'
+            sshd 's/^(AuthenticationMethods) .*/\\1 any/'
+        """,
+        catches=("ssh.keys-only",),
+        may={"ssh.no-root": "root is offered a password as well"},
+    ),
+    Sabotage(
+        name="ssh-any-key",
+        title="SSH lets the administrator in without any proof",
+        breaks="""
+            user=$(sed -n 's/^AllowUsers //p' /etc/ssh/sshd_config.d/10-gatehouse.conf)
+            passwd --quiet --delete "$user"
+            sshd 's/^(PasswordAuthentication|PermitEmptyPasswords) no/\\1 yes/; s/^(AuthenticationMethods).*/\\1 any/'
+        """,
+        catches=("ssh.keys-only", "host.accounts"),
+        may={"ssh.no-root": "root is offered a password as well"},
+    ),
+    Sabotage(
+        name="ssh-root",
+        title="root may log in with the administrator's key",
+        breaks="""
+            sshd 's/^PermitRootLogin no/PermitRootLogin yes/; s/^AllowUsers .*/& root/'
+            cp -p /etc/ssh/authorized_keys.d/* /etc/ssh/authorized_keys.d/root
+        """,
+        catches=("ssh.no-root",),
+    ),
+    Sabotage(
+        name="ssh-old-ciphers",
+        title="SSH offers a cipher in CBC mode",
+        breaks="sshd 's/^Ciphers .*/&,aes128-cbc/'",
+        catches=("ssh.algorithms",),
+    ),
+    Sabotage(
+        name="ssh-old-macs",
+        title="SSH offers SHA-1",
+        breaks="sshd 's/^MACs .*/&,hmac-sha1/'",
+        catches=("ssh.algorithms",),
+    ),
+    Sabotage(
+        name="ssh-forwarding",
+        title="SSH forwards connections past the firewall",
+        breaks="sshd 's/^(DisableForwarding) yes/\\1 no/; s/^(AllowTcpForwarding) no/\\1 yes/'",
+        catches=("ssh.no-forwarding",),
+    ),
+    Sabotage(
+        name="ssh-forgotten",
+        title="SSH is not part of the start",
+        breaks="systemctl disable --quiet ssh.service",
+        catches=("host.runs-ssh",),
+    ),
+    Sabotage(
+        name="key-for-all",
+        title="Everybody on the gateway can read the broker's private key",
+        breaks="chmod 0644 $CREDENTIALS/server.key",
+        catches=("keys.owners",),
+    ),
+    Sabotage(
+        name="key-of-another",
+        title="The broker's private key belongs to a user who has no business with it",
+        breaks="chown games:games $CREDENTIALS/server.key",
+        catches=("keys.owners",),
+    ),
+    Sabotage(
+        name="authority-on-the-gateway",
+        title="Somebody left the key of the authority that makes devices' certificates on the gateway",
+        breaks="(umask 077; cat >/root/ca.key)",
+        reads="pki/devices/key",
+        catches=("keys.no-authority", "keys.known"),
+        ends="rm -f /root/ca.key",
+    ),
+    Sabotage(
+        name="unknown-key",
+        title="A private key lies on the gateway that the site knows nothing of",
+        breaks="(umask 077; openssl genpkey -quiet -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out /root/old.key)",
+        catches=("keys.known",),
+        ends="rm -f /root/old.key",
+    ),
+    Sabotage(
+        name="no-confinement",
+        title="The units' confinement is gone: services run with what Debian gives them",
+        breaks="""
+            rm -f /etc/systemd/system/mosquitto.service.d/50-gatehouse.conf
+            rm -f /etc/systemd/system/chrony.service.d/50-gatehouse.conf
+            edit /etc/systemd/system/dnsmasq.service '/^(Protect|Private|Restrict|Capability|System|NoNew|User)/d'
+            systemctl daemon-reload
+        """,
+        catches=("host.confines-{mosquitto,chrony,dnsmasq}",),
+    ),
+)

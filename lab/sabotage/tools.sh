@@ -1,0 +1,51 @@
+# What the sabotages have at hand. In front of it stand, for each segment, its bridge ($br_iot), the gateway's addresses
+# there ($gw4_iot, $gw6_iot) and those of the lab's own host there ($host4_iot, $host6_iot), and $operator4.
+set -eu
+FIREWALL=/etc/gatehouse/firewall.nft
+BROKER=/etc/mosquitto/conf.d/gatehouse.conf
+CREDENTIALS=/etc/mosquitto/gatehouse
+
+# edit FILE EXPRESSION: sed -E in place; an edit that changes nothing is no sabotage.
+edit() {
+    cp -p "$1" /run/sabotage.before
+    sed -E -i -e "$2" "$1"
+    ! cmp -s "$1" /run/sabotage.before || { echo "nothing to change in $1" >&2; exit 1; }
+    rm -f /run/sabotage.before
+}
+
+# firewall EXPRESSION: edits the ruleset and loads it, as its unit does.
+firewall() {
+    edit $FIREWALL "$1"
+    /usr/lib/gatehouse/firewall
+}
+
+# admit CHAIN RULE: puts a rule in front of all others.
+admit() { firewall "/hook $1 /a $2"; }
+
+# broker EXPRESSION: edits the broker's configuration and starts it on that.
+broker() {
+    edit $BROKER "$1"
+    systemctl restart mosquitto.service
+}
+
+# sshd FILE-EXPRESSION: edits what sshd reads, and makes it read that.
+sshd() {
+    edit /etc/ssh/sshd_config.d/10-gatehouse.conf "$1"
+    systemctl reload ssh.service
+}
+
+# rights LINE: adds a line to the broker's access rules, which it reads again.
+rights() {
+    printf '%s\n' "$1" >>$CREDENTIALS/acl
+    systemctl reload mosquitto.service
+}
+
+# stray NAME CODE [ARGUMENT…]: leaves a Python program running that no deploy knows of; `gone NAME` ends it.
+stray() {
+    unit=stray-$1.service
+    shift
+    systemd-run --quiet --collect --unit="$unit" python3 -c "$@"
+    sleep 1
+    systemctl is-active --quiet "$unit"
+}
+gone() { systemctl stop "stray-$1.service" 2>/dev/null || true; }

@@ -1,0 +1,208 @@
+"""What the sabotage suite promises without a lab: sound entries, rounds that can be told apart, and fair judgement."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import re
+import subprocess
+
+import pytest
+
+from gatehouse.proof.results import Check, Verdict
+from gatehouse.site import load
+from lab.sabotage import run
+from lab.sabotage.catalogue import OUT_OF_REACH, SABOTAGES
+from lab.sabotage.judge import changed, judged
+from lab.sabotage.model import Sabotage, expanded, matching
+from lab.sabotage.rounds import apart, one_by_one, packed
+from lab.sabotage.surroundings import preamble
+from roles.base.version import ROOT
+
+SEGMENTS = ("iot", "management", "guest", "internal", "internet")
+
+
+def said(verdict: Verdict, *identities: str) -> dict[str, Check]:
+    reason = None if verdict == "proven" else "seen"
+    return {i: Check(i, "title", "gateway", None, verdict, reason=reason) for i in identities}
+
+
+def broken(name: str, *catches: str, **more: object) -> Sabotage:
+    return Sabotage(name, "title", "true", catches, **more)  # type: ignore[arg-type]
+
+
+# patterns
+
+
+def test_braces_are_written_out() -> None:
+    assert expanded(["a.{x,y}-to-{1,2}", "b", "b"]) == ("a.x-to-1", "a.x-to-2", "a.y-to-1", "a.y-to-2", "b")
+
+
+def test_a_pattern_meets_its_checks_and_no_others() -> None:
+    known = ["segments.iot-to-guest", "segments.iot-to-internal", "scan.tcp-from-iot"]
+    assert matching(["segments.iot-*"], known) == set(known[:2])
+    assert matching(["segments.iot"], known) == set()
+
+
+# the catalogue
+
+
+def test_names_are_unique_and_say_what_is_meant() -> None:
+    names = [sabotage.name for sabotage in SABOTAGES]
+    assert len(names) == len(set(names)) >= 50
+    assert all(re.fullmatch(r"[a-z0-9][a-z0-9.-]+", name) for name in names)
+    assert all(sabotage.title and sabotage.catches for sabotage in SABOTAGES)
+
+
+def test_what_may_fall_with_a_sabotage_has_a_reason_and_is_not_what_must_catch_it() -> None:
+    for sabotage in SABOTAGES:
+        assert all(sabotage.may.values()), sabotage.name
+        assert not set(sabotage.expected) & set(sabotage.tolerated), sabotage.name
+    assert all(OUT_OF_REACH.values())
+
+
+def test_no_sabotage_keeps_apart_from_one_that_does_not_exist() -> None:
+    names = [sabotage.name for sabotage in SABOTAGES]
+    for sabotage in SABOTAGES:
+        assert [p for p in sabotage.apart_from if not matching([p], names)] == [], sabotage.name
+
+
+def test_every_sabotage_is_shell_that_a_shell_understands() -> None:
+    tools = preamble(load("lab", ROOT), "gateway", "lab") + run.TOOLS.read_text()
+    scripts = [text for sabotage in SABOTAGES for text in (sabotage.breaks, sabotage.ends)]
+    checked = subprocess.run(["sh", "-n"], input="\n".join([tools, *scripts]), text=True, capture_output=True)
+    assert checked.returncode == 0, checked.stderr
+
+
+def test_a_sabotage_finds_bridges_and_addresses_of_every_segment() -> None:
+    known = preamble(load("lab", ROOT), "gateway", "lab")
+    for segment in SEGMENTS:
+        assert re.search(rf"^br_{segment}=br-\w+$", known, re.MULTILINE)
+        for variable in ("gw4", "gw6", "host4", "host6"):
+            assert re.search(rf"^{variable}_{segment}=[0-9a-f.:]+$", known, re.MULTILINE)
+    assert re.search(r"^operator4=[0-9.]+$", known, re.MULTILINE)
+
+
+# rounds
+
+
+def test_sabotages_that_different_checks_catch_share_a_round() -> None:
+    one, other = broken("one", "a.*"), broken("other", "b.x")
+    assert packed([one, other], ["a.1", "b.x"]) == [[one, other]]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        broken("other", "a.1"),
+        broken("other", "b.x", may={"a.*": "why"}),
+        broken("other", "b.x", apart_from=("on*",)),
+    ],
+    ids=["caught by the same check", "may fell what catches the other", "kept apart"],
+)
+def test_sabotages_that_could_be_mistaken_for_each_other_share_none(other: Sabotage) -> None:
+    one = broken("one", "a.*")
+    assert packed([one, other], ["a.1", "b.x"]) != [[one, other]]
+    assert packed([other, one], ["a.1", "b.x"]) != [[other, one]]
+
+
+def test_sabotages_may_have_the_same_consequences_in_one_round() -> None:
+    one, other = broken("one", "a.1", may={"c.*": "why"}), broken("other", "b.x", may={"c.*": "why"})
+    assert packed([one, other], ["a.1", "b.x", "c.1"]) == [[one, other]]
+
+
+def test_rounds_hold_every_sabotage_once_and_only_such_as_can_be_told_apart() -> None:
+    known = {i for s in SABOTAGES for p in s.expected for i in [p.replace("*", "x")]}
+    rounds = packed(SABOTAGES, known)
+    assert sorted(s.name for made in rounds for s in made) == sorted(s.name for s in SABOTAGES)
+    for made in rounds:
+        assert all(apart(one, other, known) for one, other in itertools.combinations(made, 2))
+    assert rounds == packed(SABOTAGES, known)
+    assert len(rounds) < len(one_by_one(SABOTAGES)) / 3
+
+
+# judgement
+
+
+def test_a_sabotage_is_caught_when_every_pattern_is_met_by_a_failed_check() -> None:
+    sabotage = broken("one", "a.*", "b.x")
+    before = said("proven", "a.1", "a.2", "b.x", "c")
+    (outcome,) = judged([sabotage], before, {**before, **said("failed", "a.2", "b.x")})
+    assert outcome.clean and outcome.failed == {"a.*": ("a.2",), "b.x": ("b.x",)}
+
+
+@pytest.mark.parametrize("after", [said("failed", "a.1"), said("failed", "a.1") | said("not_proven", "b.x")])
+def test_a_sabotage_is_missed_when_a_pattern_is_not_met_by_a_failure(after: dict[str, Check]) -> None:
+    before = said("proven", "a.1", "b.x")
+    (outcome,) = judged([broken("one", "a.*", "b.x")], before, {**before, **after})
+    assert not outcome.caught
+    assert "one: not caught by b.x" in list(outcome.problems())
+
+
+def test_what_falls_and_was_foreseen_is_a_consequence_and_anything_else_an_accident() -> None:
+    sabotage = broken("one", "a.1", may={"b.*": "why"})
+    before = said("proven", "a.1", "b.x", "c")
+    (outcome,) = judged([sabotage], before, {**before, **said("failed", "a.1", "c"), **said("not_proven", "b.x")})
+    assert outcome.caught and not outcome.clean
+    assert (outcome.consequences, outcome.accidents) == (("b.x",), {"c": "failed: seen"})
+
+
+def test_a_check_that_was_not_made_any_more_is_an_accident() -> None:
+    (outcome,) = judged([broken("one", "a")], said("proven", "a", "b"), said("failed", "a"))
+    assert outcome.accidents == {"b": "was not made"}
+
+
+def test_in_a_shared_round_a_fall_that_the_other_explains_is_no_accident() -> None:
+    before = said("proven", "a", "b")
+    outcomes = judged([broken("one", "a"), broken("other", "b")], before, said("failed", "a", "b"))
+    assert all(outcome.clean for outcome in outcomes)
+
+
+def test_verdicts_that_stay_are_no_change() -> None:
+    before = said("proven", "a") | said("not_proven", "b")
+    assert changed(before, dict(before)) == {}
+    assert list(changed(before, before | said("proven", "b"))) == ["b"]
+
+
+# what is made again
+
+
+def test_a_clean_round_stands() -> None:
+    made = [broken("one", "a"), broken("other", "b")]
+    found = judged(made, said("proven", "a", "b"), said("failed", "a", "b"))
+    assert run.settled(made, found) == (found, [])
+
+
+def test_what_was_missed_in_a_shared_round_is_made_alone_and_the_rest_stands() -> None:
+    made = [broken("one", "a"), broken("other", "b")]
+    found = judged(made, said("proven", "a", "b"), said("failed", "a") | said("proven", "b"))
+    assert run.settled(made, found) == (found[:1], [made[1:]])
+
+
+def test_a_round_with_an_accident_is_made_again_in_halves() -> None:
+    made = [broken("one", "a"), broken("other", "b"), broken("third", "c")]
+    found = judged(made, said("proven", "a", "b", "c", "d"), said("failed", "a", "b", "c", "d"))
+    assert run.settled(made, found) == ([], [made[:2], made[2:]])
+    assert run.settled(made[:1], found[:1]) == (found[:1], [])
+
+
+def test_one_that_could_not_be_made_does_not_spoil_the_others() -> None:
+    made = [broken("one", "a"), broken("other", "b"), broken("third", "c")]
+    found = judged(made, said("proven", "a", "b", "c"), said("failed", "b", "c") | said("proven", "a"))
+    found[0] = dataclasses.replace(found[0], unmade="no such file")
+    assert run.settled(made, found) == ([], [made[:1], made[1:]])
+
+
+# what is refused
+
+
+def test_a_site_that_is_no_lab_is_refused_and_nothing_is_said_to_it() -> None:
+    site = load("lab", ROOT).model_copy(update={"lab": False, "name": "prod"})
+    with pytest.raises(run.SabotageError, match="prod: is no lab: nothing was broken"):
+        run.sabotage(site, say=lambda line: pytest.fail(line))
+
+
+def test_a_name_that_is_none_is_refused_with_those_there_are() -> None:
+    with pytest.raises(run.SabotageError, match="there is no 'open-sesame'.*plain-mqtt"):
+        run.chosen(["plain-mqtt", "open-sesame"])
+    assert [sabotage.name for sabotage in run.chosen(["plain-mqtt"])] == ["plain-mqtt"]
