@@ -17,7 +17,7 @@ from roles import declared
 from tests.checkout import Checkout, Run
 from tests.lab.gateways import Gateway
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = pytest.mark.timeout(900)
 
 
 @dataclass

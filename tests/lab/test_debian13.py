@@ -12,7 +12,7 @@ from roles import declared
 from tests.checkout import Checkout, in_its_lab
 from tests.lab.gateways import Gateway
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(900)
 
 
 def test_a_debian_13_machine_converges_and_plans_nothing_the_second_time_nor_after_a_restart(

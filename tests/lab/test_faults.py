@@ -18,7 +18,7 @@ from lab.state import State
 from tests.checkout import ROLE_FILE, SITE_FILE, Checkout, Run
 from tests.lab.gateways import Gateway, wait
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(900)
 
 KILLS = 10
 # Another number kills at other moments.

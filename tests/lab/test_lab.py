@@ -16,7 +16,7 @@ from lab import containers, engine
 from tests.checkout import Checkout, in_its_lab
 from tests.lab.gateways import Gateway, wait
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(900)
 
 
 def traces(name: str) -> list[str]:

@@ -12,7 +12,7 @@ from lab.state import State
 from tests.checkout import SITE_FILE, Checkout, Run
 from tests.lab.gateways import PENDING, Gateway
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(900)
 
 # The time that the gateway gives the operator to confirm, and some for its timer and services.
 UNDONE_WITHIN = 90

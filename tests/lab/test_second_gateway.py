@@ -12,7 +12,7 @@ import tasks
 from tests.checkout import SITE_FILE, Checkout, in_its_lab
 from tests.lab.gateways import Gateway
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = pytest.mark.timeout(900)
 
 
 @pytest.fixture
