@@ -135,8 +135,10 @@ def packages(*names: str) -> Generator[StringCommand, None, None]:
     apt = "DEBIAN_FRONTEND=noninteractive apt-get -q -y --no-install-recommends -o DPkg::Lock::Timeout=120"
     options = "-o Dpkg::Options::=--force-confdef -o Dpkg::Options::=--force-confold -o Acquire::Retries=3"
     yield StringCommand(
-        f"set -eu; P={POLICY}; [ -e $P ] || {{ trap 'rm -f {POLICY}' EXIT;"
-        " printf '#!/bin/sh\\n# Gatehouse: only while it installs\\nexit 101\\n' > $P; chmod 0755 $P; };"
+        # systemd reads its units once afterwards, and not for each package.
+        f"set -eu; export SYSTEMD_OFFLINE=1; P={POLICY}; own=; [ -e $P ] || own=$P;"
+        " trap 'rm -f $own; env -u SYSTEMD_OFFLINE systemctl daemon-reload || true' EXIT;"
+        " [ -e $P ] || { printf '#!/bin/sh\\n# Gatehouse: only while it installs\\nexit 101\\n' > $P; chmod 0755 $P; };"
         # What a run that was killed in the middle of a transaction left behind.
         " dpkg --configure -a --force-confdef --force-confold >/dev/null;"
         " [ -n \"$(find /var/lib/apt/lists -maxdepth 1 -name '*Packages*' -mmin -1440 | head -1)\" ] ||"
@@ -263,7 +265,8 @@ def enabled(*units: str, start: bool = False) -> Generator[StringCommand, None, 
     """Makes units part of the gateway's start, and with `start` (timers) active now."""
     states = host.get_fact(UnitStates, units=list(units))
     if off := [unit for unit in units if states[unit]["UnitFileState"] != "enabled"]:
-        yield StringCommand(f"systemctl unmask -- {shlex.join(off)} 2>/dev/null; systemctl enable -- {shlex.join(off)}")
+        names = shlex.join(off)
+        yield StringCommand(f"systemctl unmask --no-reload -- {names} 2>/dev/null; systemctl enable -- {names}")
     if start and (idle := [unit for unit in units if states[unit]["ActiveState"] != "active"]):
         yield StringCommand(f"systemctl start -- {shlex.join(idle)}")
 
