@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import docker
-from docker.errors import NotFound
+from docker.errors import APIError, NotFound
 from docker.models.containers import Container
 
 from lab import provider
@@ -185,4 +185,10 @@ def execute(container: Container, argv: list[str]) -> tuple[int, str]:
 def remove(container: Container) -> None:
     """End and remove a container, whatever state it is in."""
     with contextlib.suppress(NotFound):
-        container.remove(force=True, v=True)
+        try:
+            container.remove(force=True, v=True)
+        except APIError as error:
+            # A busy engine took longer than its client waits, and is still at it.
+            if error.status_code != 409 or "already in progress" not in str(error.explanation):
+                raise
+            container.wait(condition="removed", timeout=120)
