@@ -20,6 +20,10 @@ def enter(module: str) -> None:
     """
     if os.environ.get("GATEHOUSE_LAB") == NAME:
         return
+    from lab import engine
+
+    # An engine that started in there would have no way out to Debian's packages, and end with the namespace.
+    engine.connect(progress).close()
     environment = {**os.environ, "GATEHOUSE_LAB": NAME, "PYTHONPATH": str(ROOT)}
     # What pyinfra imports is compiled once, as for anybody who doesn't forbid it.
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
