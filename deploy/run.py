@@ -60,9 +60,9 @@ def plan(site: Site) -> Plan:
     return Plan({gateway: tuple(operations) for gateway, operations in changes.items()})
 
 
-def apply(site: Site) -> None:
-    """Deploys the site, showing pyinfra's own progress. Raises `RunError` if any gateway did not get to the end."""
-    done = _pyinfra(site, "-y")
+def apply(site: Site, quiet: bool = False) -> None:
+    """Deploys the site; pyinfra shows its progress unless `quiet`. Raises `RunError` if a gateway did not get there."""
+    done = _pyinfra(site, "-y", capture=quiet)
     if done.returncode != 0:
         raise RunError(
             f"{site.name}: the deploy did not get to its end (see above; running it again goes on from there)"

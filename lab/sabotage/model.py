@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
+from fnmatch import translate
+from functools import cache
 
 _BRACES = re.compile(r"\{([^{}]*)\}")
 
@@ -56,5 +57,10 @@ def expanded(patterns: Iterable[str]) -> tuple[str, ...]:
 
 def matching(patterns: Iterable[str], identities: Iterable[str]) -> set[str]:
     """The check ids that meet any of the patterns (without braces)."""
-    wanted = tuple(patterns)
-    return {identity for identity in identities if any(fnmatchcase(identity, pattern) for pattern in wanted)}
+    wanted = [_compiled(pattern) for pattern in patterns]
+    return {identity for identity in identities if any(pattern.match(identity) for pattern in wanted)}
+
+
+@cache
+def _compiled(pattern: str) -> re.Pattern[str]:
+    return re.compile(translate(pattern))

@@ -1,18 +1,67 @@
-"""The table of a sabotage run for people, and the same for machines."""
+"""What came of a sabotage run: as a table for people, and as JSON for machines."""
 
 from __future__ import annotations
 
 import json
-import shutil
+import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lab.sabotage.catalogue import OUT_OF_REACH
+from lab.sabotage.catalogue import OUT_OF_REACH, SABOTAGES
+from lab.sabotage.judge import Checks, Outcome, changed
 from lab.sabotage.model import expanded
-from lab.sabotage.run import Report
 
 _HEAD = ("sabotage", "checks that should fail", "did", "fell with it", "by accident")
 _WIDTHS = (30, 78, 8, 12, 11)
+
+
+@dataclass(frozen=True)
+class Report:
+    """What became of all sabotages, round by round; `before` and `after` are what the suite said first and last."""
+
+    rounds: tuple[tuple[Outcome, ...], ...]
+    before: Checks
+    after: Checks
+    seconds: float
+
+    @property
+    def outcomes(self) -> list[Outcome]:
+        """All of them, in the catalogue's order."""
+        order = {sabotage.name: number for number, sabotage in enumerate(SABOTAGES)}
+        found = [outcome for group in self.rounds for outcome in group]
+        return sorted(found, key=lambda outcome: order[outcome.sabotage.name])
+
+    @property
+    def never_failed(self) -> list[str]:
+        """The checks that failed under no sabotage that names them, and of which nothing says why."""
+        failed = {i for outcome in self.outcomes for group in outcome.failed.values() for i in group}
+        return sorted(set(self.before) - failed - set(OUT_OF_REACH))
+
+    @property
+    def left(self) -> dict[str, str]:
+        """The checks that say something else at the end than at the beginning, and what."""
+        return changed(self.before, self.after)
+
+    @property
+    def caught(self) -> int:
+        """How many sabotages were caught."""
+        return sum(outcome.caught for outcome in self.outcomes)
+
+    @property
+    def repaired(self) -> int:
+        """After how many the next deploy left nothing to change."""
+        return sum(not outcome.unrepaired for outcome in self.outcomes)
+
+    @property
+    def accidents(self) -> int:
+        """How many checks fell by accident, counted once a round."""
+        return sum(len(group[0].accidents) for group in self.rounds)
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether every one was caught and repaired, and nothing fell by accident."""
+        return bool(self.rounds) and all(outcome.clean for outcome in self.outcomes) and not self.left
 
 
 def table(report: Report) -> str:
@@ -86,5 +135,5 @@ def write(report: Report, folder: Path) -> Path:
     path = folder / "sabotage.json"
     beside = path.with_name(".sabotage.json.new")
     beside.write_text(json.dumps(as_dict(report), indent=1) + "\n")
-    shutil.move(beside, path)
+    os.replace(beside, path)
     return path

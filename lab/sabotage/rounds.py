@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 from lab.sabotage.model import Sabotage, matching
+
+
+class Reach(NamedTuple):
+    """The checks that a sabotage must fell, and those that it may."""
+
+    must: set[str]
+    may: set[str]
 
 
 def packed(sabotages: Sequence[Sabotage], identities: Iterable[str]) -> list[list[Sabotage]]:
@@ -13,7 +21,8 @@ def packed(sabotages: Sequence[Sabotage], identities: Iterable[str]) -> list[lis
     Those that get on with the fewest others come first (Welsh and Powell's colouring), each into the emptiest round.
     """
     known = set(identities)
-    rivals = {s.name: {o.name for o in sabotages if o is not s and not apart(s, o, known)} for s in sabotages}
+    reach = {s.name: Reach(matching(s.expected, known), matching(s.tolerated, known)) for s in sabotages}
+    rivals = {s.name: {o.name for o in sabotages if o is not s and not apart(s, o, reach)} for s in sabotages}
     rounds: list[list[Sabotage]] = []
     for sabotage in sorted(sabotages, key=lambda s: -len(rivals[s.name])):
         fitting = [made for made in rounds if not any(other.name in rivals[sabotage.name] for other in made)]
@@ -30,10 +39,9 @@ def one_by_one(sabotages: Sequence[Sabotage]) -> list[list[Sabotage]]:
     return [[sabotage] for sabotage in sabotages]
 
 
-def apart(one: Sabotage, other: Sabotage, identities: set[str]) -> bool:
+def apart(one: Sabotage, other: Sabotage, reach: Mapping[str, Reach]) -> bool:
     """Whether what must catch the one can't fall because of the other; both may have the same consequences."""
     if matching(one.apart_from, [other.name]) or matching(other.apart_from, [one.name]):
         return False
-    mine, theirs = matching(one.expected, identities), matching(other.expected, identities)
-    touched = matching(one.tolerated, identities), matching(other.tolerated, identities)
-    return not (mine & theirs or mine & touched[1] or theirs & touched[0])
+    mine, theirs = reach[one.name], reach[other.name]
+    return mine.must.isdisjoint(theirs.must | theirs.may) and theirs.must.isdisjoint(mine.may)

@@ -91,6 +91,11 @@ def test_the_broker_proves_who_it_is(live, evidence):
     foreign = live.broker["broker:foreign anchor"]
     evidence(foreign)
     assert foreign.outcome == "distrusted", f"another CA vouches for the broker: {foreign}"
+    for _, address in live.broker_at:
+        seen = live.broker[f"broker:good@{address}"]
+        step = seen.result["steps"][0]
+        note_session(evidence, seen, step)
+        assert step["outcome"] != "distrusted", f"{address}: not the site's broker: {step['reason']}"
     the_good_one(live, evidence)
 
 

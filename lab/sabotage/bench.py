@@ -1,0 +1,154 @@
+"""The gateway of a lab on the bench: broken, judged by the compliance suite, repaired."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import lab
+from deploy import run as deploying
+from deploy import vaults
+from deploy.inventory import ROOT
+from deploy.run import RunError
+from gatehouse.errors import GatehouseError
+from gatehouse.proof import results
+from gatehouse.site import Site
+from lab.sabotage.catalogue import SABOTAGES
+from lab.sabotage.judge import Checks, Outcome, judged
+from lab.sabotage.model import Sabotage
+from lab.sabotage.surroundings import preamble
+
+TOOLS = Path(__file__).with_name("tools.sh")
+SUITE_SECONDS = 600
+BREAK_SECONDS = 60
+
+Say = Callable[[str], None]
+
+
+class SabotageError(GatehouseError):
+    """A gateway that can't be sabotaged."""
+
+
+class Bench:
+    """The lab's gateway while it is broken and repaired; repaired whenever the block is left, whatever happened."""
+
+    def __init__(self, site: Site, say: Say) -> None:
+        self._site, self._say = site, say
+        self._lab = lab.default_name()
+        self._gateway = next(iter(site.gateways))
+        self._preamble = preamble(site, self._gateway, self._lab) + TOOLS.read_text()
+        self._reports = (site.state or ROOT / "reports") / "sabotage"
+        self._broken: list[Sabotage] = []
+        self._handler: Any = None
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether something was broken and is not repaired yet."""
+        return bool(self._broken)
+
+    def __enter__(self) -> Bench:
+        # A run that is told to end repairs, too.
+        self._handler = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            if self.is_broken:
+                self._say("sabotage: repairing the gateway")
+                self._repair_at_last()
+        finally:
+            signal.signal(signal.SIGTERM, self._handler)
+            shutil.rmtree(self._reports, ignore_errors=True)
+
+    def _repair_at_last(self) -> None:
+        """An interrupt may have ended a deploy whose last command is still at work there."""
+        try:
+            self.repair()
+        except RunError:
+            self.repair()
+
+    def baseline(self) -> Checks:
+        """What the suite says of the gateway as deployed. Raises `SabotageError` where a check fails already."""
+        # What a killed run left.
+        self._shell("\n".join(sabotage.ends for sabotage in SABOTAGES))
+        plan = deploying.plan(self._site)
+        if not plan.empty:
+            raise SabotageError(
+                f"{self._site.name}: not as declared, so nothing was broken: `invoke harden` first\n{plan}"
+            )
+        found = self.checks()
+        if failed := [check.id for check in found.values() if check.verdict == "failed"]:
+            raise SabotageError(
+                f"{self._site.name}: {failed[0]} fails before anything is broken (`invoke verify` says why)"
+            )
+        return found
+
+    def round(self, sabotages: Sequence[Sabotage], before: Checks, number: str) -> list[Outcome]:
+        """Breaks, asks, repairs; the outcomes."""
+        marks = [time.monotonic()]
+        self._say(f"round {number}: {', '.join(s.name for s in sabotages)}")
+        unmade = {s.name: said for s in sabotages if (said := self._break(s))}
+        marks.append(time.monotonic())
+        after = self.checks()
+        marks.append(time.monotonic())
+        left = self.repair()
+        times = [end - begin for begin, end in pairwise([*marks, time.monotonic()])]
+        self._say(f"  broken in {times[0]:.0f} s, judged in {times[1]:.0f} s, repaired in {times[2]:.0f} s")
+        found = judged(sabotages, before, after)
+        return [replace(o, unmade=unmade.get(o.sabotage.name, ""), unrepaired=left) for o in found]
+
+    def _break(self, sabotage: Sabotage) -> str:
+        """Breaks one control; empty, or why that failed."""
+        self._broken.append(sabotage)
+        given = vaults.open_vault(self._site).get_authority_key(sabotage.reads) if sabotage.reads else None
+        return self._shell(sabotage.breaks, given)
+
+    def _shell(self, script: str, given: bytes | None = None) -> str:
+        try:
+            done = lab.run(self._lab, self._gateway, ["sh", "-c", self._preamble + script], given, BREAK_SECONDS)
+        except TimeoutError as error:
+            return str(error)
+        said = (done.stderr or done.stdout).strip().splitlines() or [f"status {done.returncode}"]
+        return said[-1] if done.returncode else ""
+
+    def checks(self) -> Checks:
+        """What the whole suite says now, by check id. Raises `SabotageError` if it says nothing."""
+        shutil.rmtree(self._reports, ignore_errors=True)
+        command = [sys.executable, "-m", "pytest", "tests/compliance", "--site", self._site.name, "-q"]
+        command += ["--reports", str(self._reports), "-p", "no:cacheprovider"]
+        try:
+            done = subprocess.run(
+                command,
+                cwd=ROOT,
+                capture_output=True,
+                text=True,
+                timeout=SUITE_SECONDS,
+                stdin=subprocess.DEVNULL,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            raise SabotageError(f"{self._site.name}: the compliance suite has no end after {SUITE_SECONDS} s") from None
+        path = self._reports / self._site.name / results.LATEST / results.RESULTS
+        if not path.exists():
+            raise SabotageError(
+                f"{self._site.name}: the compliance suite did not run: {(done.stderr or done.stdout)[-500:]}"
+            )
+        return {c.id: c for c in results.read(path).checks if c.gateway in (self._gateway, None)}
+
+    def repair(self) -> str:
+        """Takes away what no deploy can know of, then deploys; empty, or what a deploy would still change."""
+        for sabotage in self._broken:
+            if sabotage.ends:
+                self._shell(sabotage.ends)
+        deploying.apply(self._site, quiet=True)
+        plan = deploying.plan(self._site)
+        self._broken.clear()
+        return "" if plan.empty else str(plan)
