@@ -33,10 +33,19 @@ class Report:
         return sorted(found, key=lambda outcome: order[outcome.sabotage.name])
 
     @property
+    def seen(self) -> set[str]:
+        """The checks that failed under a sabotage that names them."""
+        return {i for outcome in self.outcomes for group in outcome.failed.values() for i in group}
+
+    @property
     def never_failed(self) -> list[str]:
-        """The checks that failed under no sabotage that names them, and of which nothing says why."""
-        failed = {i for outcome in self.outcomes for group in outcome.failed.values() for i in group}
-        return sorted(set(self.before) - failed - set(OUT_OF_REACH))
+        """The checks that failed under no sabotage that names them, and of which nothing says why.
+
+        None unless every sabotage was made: a part of them says nothing of the other checks.
+        """
+        if len(self.outcomes) < len(SABOTAGES):
+            return []
+        return sorted(set(self.before) - self.seen - set(OUT_OF_REACH))
 
     @property
     def left(self) -> dict[str, str]:
@@ -83,11 +92,9 @@ def table(report: Report) -> str:
 
 def conclusion(report: Report) -> str:
     """`50 sabotages, 50 caught, 0 false alarms`, and how long it took."""
-    checks = len(report.before)
-    seen = checks - len(report.never_failed) - len(OUT_OF_REACH.keys() & report.before.keys())
     return (
         f"{len(report.outcomes)} sabotages, {report.caught} caught, {report.accidents} false alarms,"
-        f" {report.repaired} repaired; {seen} of {checks} checks seen to fail"
+        f" {report.repaired} repaired; {len(report.seen)} of {len(report.before)} checks seen to fail"
         f" ({len(report.rounds)} rounds, {report.seconds / 60:.1f} min)"
     )
 
