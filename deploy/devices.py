@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import Any
 
 from deploy import vaults
-from deploy.inventory import ROOT
 from deploy.remote import Remote, connected
 from gatehouse.errors import GatehouseError
-from gatehouse.identity import Pki
-from gatehouse.site import Device, Site, load
+from gatehouse.identity import Credential, Pki
+from gatehouse.site import Device, Site
 from gatehouse.site.registry_writer import Registry
-from roles import lifecycle
-from roles.mosquitto import deploy as mosquitto
-from roles.nftables import deploy as nftables
+from roles import rendering
+from roles.mosquitto import files as mosquitto
+from roles.mosquitto import service as broker
+from roles.nftables import ruleset as firewall
 from roles.target import Target
 
 Log = Callable[[str], None]
@@ -25,14 +28,21 @@ class DeviceError(GatehouseError):
 
 
 def revoke(site: Site, names: Sequence[str], log: Log) -> None:
-    """Lost or stolen: certificates revoked, session ended, packets dropped. Not to be taken back."""
+    """Lost or stolen: certificates revoked, session ended, packets dropped. Not to be taken back.
+
+    Written down first: when this is killed at any moment, the next harden or the same command again completes it.
+    """
     devices = _chosen(site, names)
-    pki = vaults.open_pki(site)
-    serials = [int(serial, 16) for device in devices for serial in device.serials]
-    if serials:
-        pki.revoke_all(serials)
-    _set_status(site, devices, "revoked")
-    _push(site, devices, pki, log, "revoked")
+    # Their certificates are good at every gateway of the site; those that have the devices come first.
+    with _reached(site, [*_gateways(devices), *site.gateways]) as gateways:
+        vault = vaults.open_vault(site)
+        pki = vaults.open_pki(site, vault)
+        serials = [int(serial, 16) for device in devices for serial in device.serials]
+        with vault.transaction():
+            if serials:
+                pki.revoke_all(serials)
+            pki.crl()
+        _push(_with_status(site, devices, "revoked"), devices, pki, log, "revoked", gateways)
 
 
 def quarantine(site: Site, names: Sequence[str], log: Log) -> None:
@@ -46,8 +56,9 @@ def quarantine(site: Site, names: Sequence[str], log: Log) -> None:
         raise DeviceError(
             f"{blind[0]}: no hardware_address or address in the registry to know its packets by (add one)"
         )
-    _set_status(site, devices, "quarantined")
-    _push(site, devices, vaults.open_pki(site), log, "quarantined")
+    with _reached(site, _gateways(devices)) as gateways:
+        site = _with_status(site, devices, "quarantined")
+        _push(site, devices, vaults.open_pki(site), log, "quarantined", gateways)
 
 
 def release(site: Site, names: Sequence[str], log: Log) -> None:
@@ -56,8 +67,9 @@ def release(site: Site, names: Sequence[str], log: Log) -> None:
     other = [device.name for device in devices if device.status != "quarantined"]
     if other:
         raise DeviceError(f"{other[0]}: is not in quarantine (nothing to release)")
-    _set_status(site, devices, "active")
-    _push(site, devices, vaults.open_pki(site), log, "released")
+    with _reached(site, _gateways(devices)) as gateways:
+        site = _with_status(site, devices, "active")
+        _push(site, devices, vaults.open_pki(site), log, "released", gateways)
 
 
 def _chosen(site: Site, names: Sequence[str]) -> list[Device]:
@@ -70,44 +82,82 @@ def _chosen(site: Site, names: Sequence[str]) -> list[Device]:
     return [known[name] for name in names]
 
 
-def _set_status(site: Site, devices: Sequence[Device], status: str) -> None:
+def _gateways(devices: Sequence[Device]) -> list[str]:
+    return list(dict.fromkeys(device.gateway for device in devices))
+
+
+Connecting = Mapping[str, Future[Remote]]
+
+
+@contextmanager
+def _reached(site: Site, gateways: Sequence[str]) -> Iterator[Connecting]:
+    """Connections to gateways, begun at once: they come up while all is written down."""
+    names = list(dict.fromkeys(gateways))
+    with ExitStack() as stack, ThreadPoolExecutor(min(len(names), 16)) as pool:
+
+        def connect(name: str) -> Remote:
+            opening: AbstractContextManager[Remote] = connected(site, name)
+            return stack.enter_context(opening)
+
+        yield {name: pool.submit(connect, name) for name in names}
+
+
+def _with_status(site: Site, devices: Sequence[Device], status: str) -> Site:
+    """Writes the devices' status down; returns the site with every status as it stands in the registry now."""
+    names = {device.name for device in devices}
     with Registry(vaults.registry_path(site)).transaction() as registry:
-        for device in devices:
-            registry.change(device.name, status=status)
+        for name in names:
+            registry.change(name, status=status)
+    now = {name: entry.get("status", "active") for name, entry in registry.entries.items()}
+    settled = tuple(
+        device
+        if now.get(device.name, device.status) == device.status
+        else device.model_copy(update={"status": now[device.name]})
+        for device in site.devices
+    )
+    return site.model_copy(update={"devices": settled})
 
 
-def _push(site: Site, devices: Sequence[Device], pki: Pki, log: Log, done: str) -> None:
-    """Makes each gateway that has one of the devices know it now. What is written down stays where one is away."""
-    site = load(site.name, ROOT)
+def _push(site: Site, devices: Sequence[Device], pki: Pki, log: Log, done: str, gateways: Connecting) -> None:
+    """Makes gateways know it now. What is written down stays where one is away."""
     away = []
-    for gateway in dict.fromkeys(device.gateway for device in devices):
+    for gateway, connecting in gateways.items():
         mine = [device for device in devices if device.gateway == gateway]
         try:
-            with connected(site, gateway) as remote:
-                _apply(remote, Target(site, gateway, lambda: pki), mine)
+            _apply(connecting.result(), Target(site, gateway, lambda: pki), mine, devices)
         except GatehouseError as error:
             away.append(str(error))
             continue
-        log(f"{gateway}: {', '.join(device.name for device in mine)} {done}")
+        log(f"{gateway}: {', '.join(device.name for device in mine or devices)} {done}")
     if away:
         raise DeviceError("\n".join(f"{line}: written down, but not yet in force there (run harden)" for line in away))
 
 
-def _apply(remote: Remote, target: Target, devices: Sequence[Device]) -> None:
-    """Firewall first, then the broker's lists, then the open sessions."""
-    ruleset = nftables.ruleset(target)
-    script, stdin = lifecycle.swap([ruleset], [ruleset], nftables.CHECK)
-    remote.run(f"{script}; {nftables.LOADER}", stdin)
+def _apply(remote: Remote, target: Target, mine: Sequence[Device], devices: Sequence[Device]) -> None:
+    """Firewall first, and connections that it does not let go on; then the broker's lists, then the open sessions."""
+    if mine:
+        ruleset = firewall.ruleset(target)
+        script, stdin = rendering.swap([ruleset], [ruleset], firewall.CHECK)
+        ends = [f"ss -K dst {device.address} >/dev/null 2>&1 || true" for device in mine if device.address]
+        remote.run("; ".join([script, firewall.LOADER, *ends]), stdin)
+    if broker.name not in (service.name for service in target.site.services_of(target.name)):
+        return
     entries = [*mosquitto.configuration(target), *mosquitto.credentials(target)]
-    script, stdin = lifecycle.swap([e for e in entries if e.path in mosquitto.REREAD], entries, mosquitto.CHECK)
+    script, stdin = rendering.swap([e for e in entries if e.path in mosquitto.REREAD], entries, mosquitto.CHECK)
     guard = mosquitto.GUARD
-    remote.run(f"{script}; {{ {guard} reload && {guard} prove; }} || {{ {guard} restore; exit 1; }}", stdin)
+    remote.run(f"{script}; {guard} reload prove || {{ {guard} restore; exit 1; }}", stdin)
     port = target.site.listener("mosquitto", "mqtts").port
+    listeners = [[address, port] for address in mosquitto.addresses(target)]
     for device in devices:
-        credential = target.pki.ephemeral_client(device.name)
-        request = {
-            "chain": credential.chain_pem.decode(),
-            "key": credential.private_key_pem.decode(),
-            "listeners": [[address, port] for address in mosquitto.addresses(target)],
-        }
+        refused = [_shown(target.pki.twin(device.name, int(serial, 16))) for serial in _revoked(target.pki, device)]
+        request = {**_shown(target.pki.ephemeral_client(device.name)), "listeners": listeners, "refused": refused}
         remote.run(mosquitto.DISCONNECT, json.dumps(request))
+
+
+def _revoked(pki: Pki, device: Device) -> list[str]:
+    revoked = pki.revoked()
+    return [serial for serial in device.serials if int(serial, 16) in revoked]
+
+
+def _shown(credential: Credential) -> dict[str, Any]:
+    return {"chain": credential.chain_pem.decode(), "key": credential.private_key_pem.decode()}

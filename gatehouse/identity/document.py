@@ -21,6 +21,7 @@ from gatehouse.identity import age
 from gatehouse.identity.store import Entry
 
 _FORMAT = 1
+_ENCODER = json.JSONEncoder(ensure_ascii=False)
 
 
 class Newer(Exception):
@@ -61,15 +62,18 @@ class Document:
 def encode(document: Document) -> bytes:
     """Return a document as JSON."""
     who = document.recipients
-    content = {
+    head = {
         "format": _FORMAT,
         "generation": document.generation,
         "recipients": list(who.keys),
         "names": dict(who.names),
         "left": [vars(leaver) for leaver in who.left],
-        "secrets": {name: _to_json(entry) for name, entry in sorted(document.entries.items())},
     }
-    return json.dumps(content, ensure_ascii=False, indent=1).encode()
+    # One secret a line. With ten thousand devices the library's own indentation takes ten times as long.
+    text = _ENCODER.encode
+    secrets = [f"  {text(name)}: {text(_to_json(entry))}" for name, entry in sorted(document.entries.items())]
+    lines = [f" {text(name)}: {text(value)}" for name, value in head.items()]
+    return ("{\n" + ",\n".join([*lines, ' "secrets": {\n' + ",\n".join(secrets) + "\n }"]) + "\n}").encode()
 
 
 def decode(plain: bytes) -> Document | None:

@@ -77,8 +77,12 @@ def issue(
     addresses: Iterable[Address],
     not_before: datetime.datetime,
     not_after: datetime.datetime,
+    serial: int | None = None,
 ) -> x509.Certificate:
-    """Return a leaf for one use, its common name `name`. Raises `PkiError` for a life over 365 days, or none."""
+    """Return a leaf for one use, its common name `name`; its serial number is a new one unless it is given.
+
+    Raises `PkiError` for a life over 365 days, or none.
+    """
     life = not_after - not_before
     if not datetime.timedelta(0) < life <= LONGEST_LIFE:
         raise PkiError(f"{name}: a certificate for {life.days} days; ask for 1 to {LONGEST_LIFE.days}")
@@ -87,7 +91,7 @@ def issue(
         .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))
         .issuer_name(issuer.certificate.subject)
         .public_key(public_key)
-        .serial_number(new_serial())
+        .serial_number(serial or new_serial())
         .not_valid_before(not_before)
         .not_valid_after(not_after)
         .add_extension(_NO_CA, critical=True)

@@ -269,6 +269,18 @@ class Pki:
         """
         return b"".join(self._crls.current(now or self._clock()))
 
+    def twin(self, name: str, serial: int) -> Credential:
+        """Issue a short-lived certificate with the serial number of a revoked one, for a proof, kept nowhere.
+
+        A broker refuses it if, and only if, it has loaded a list that names the revoked one, whose key only the device
+        has. Raises `PkiError` unless that serial number is revoked: no other is ever given twice.
+        """
+        if serial not in self.revoked():
+            raise PkiError(f"{name}: serial {serial:x} is not revoked; revoke it first")
+        begin, end = self._clock() - BACKDATE, self._clock() + datetime.timedelta(minutes=10)
+        key = new_key()
+        return self._client(check_label(name), key.public_key(), key_to_pem(key), begin, end, serial)
+
     def _stored_server(self, name: str, dns: list[str], addresses: list[Address]) -> Credential | None:
         where, issuer = f"server/{name}", self._authorities["services"]
         if f"{where}/certificate" not in self._vault or f"{where}/key" not in self._vault:
@@ -327,9 +339,10 @@ class Pki:
         key_pem: bytes | None,
         begin: datetime.datetime,
         end: datetime.datetime,
+        serial: int | None = None,
     ) -> Credential:
         dns = [self.device_dns_name(name)]
-        certificate = issue(self._authorities["devices"], CLIENT, name, public_key, dns, [], begin, end)
+        certificate = issue(self._authorities["devices"], CLIENT, name, public_key, dns, [], begin, end, serial)
         return credential(name, certificate, key_pem)
 
 

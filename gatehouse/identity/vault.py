@@ -199,7 +199,7 @@ class Vault(SecretStore):
         try:
             with locked(self._path):
                 self._merge()
-                self._write()
+                self._write(anew=True)
         except OSError as error:
             raise self._unwritten(error) from None
 
@@ -267,7 +267,7 @@ class Vault(SecretStore):
             return f"{self.where}: {how}; the generation before it is {self.previous.name}, beside it"
         return f"{self.where}: {how}; restore it from its backup"
 
-    def _write(self) -> None:
+    def _write(self, anew: bool = False) -> None:
         """Encrypt and swap in. The lock is held. Raises OSError with the file as it was."""
         document = Document(self.generation + 1, self._recipients, dict(self._entries))
         raw = _sealed(document)
@@ -275,7 +275,7 @@ class Vault(SecretStore):
         try:
             if self._path.exists():
                 # after the new one is on the disk: a disk that fills up on the way costs neither generation
-                write_private(self.previous, self._kept())
+                write_private(self.previous, self._kept(anew))
             os.replace(new, self._path)
         except BaseException:
             new.unlink(missing_ok=True)
@@ -283,10 +283,12 @@ class Vault(SecretStore):
         self._raw, self._base = raw, document
         sync_directory(self._path.parent)
 
-    def _kept(self) -> bytes:
+    def _kept(self, anew: bool) -> bytes:
         """What becomes the previous generation: the file as it is, for nobody else than the present recipients."""
         if self._raw is None:
             return self._path.read_bytes()
+        if self._base.recipients.keys == self._recipients.keys and not anew:
+            return self._raw
         return _sealed(replace(self._base, recipients=self._recipients))
 
     def _unwritten(self, error: OSError) -> VaultError:

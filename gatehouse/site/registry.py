@@ -32,6 +32,10 @@ _LINE = re.compile(
 )
 
 
+_last: tuple[bytes, list[dict[str, Any]]] = (b"", [])
+"""What was read last: one command reads the same ten thousand devices several times. Nobody changes an entry."""
+
+
 def read(path: Path) -> list[dict[str, Any]]:
     """The `[[device]]` entries as they stand, not yet validated: `Site` does that. Raises `SiteError`."""
     try:
@@ -46,6 +50,9 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 def parse(raw: bytes, path: Path) -> list[dict[str, Any]]:
     """The entries of a registry's bytes; `path` is for messages. Raises `SiteError`."""
+    global _last
+    if raw == _last[0]:
+        return list(_last[1])
     try:
         text = raw.decode()
         found = scan(text)
@@ -58,29 +65,42 @@ def parse(raw: bytes, path: Path) -> list[dict[str, Any]]:
     devices = content.get("device", [])
     if not isinstance(devices, list) or not all(isinstance(entry, dict) for entry in devices):
         raise SiteError([Problem("device", "is no list of tables", "write [[device]] above each device", str(path))])
+    _last = raw, list(devices)
     return devices
 
 
 def scan(text: str) -> list[dict[str, Any]] | None:
     """The entries of a registry in which every line is a simple one; None when one is not, for `tomllib` to judge."""
     devices: list[dict[str, Any]] = []
-    matches = _LINE.fullmatch
+    # Most lines are those of other devices, too: the same model, gateway, segment, day. None starts a device.
+    known: dict[str, tuple[str, Any] | None] = {"[[device]]": None}
     for line in text.split("\n"):
-        found = matches(line)
-        if found is None:
-            return None
-        group = found.lastindex
-        if group is None:
+        if line in known:
+            fact = known[line]
+        else:
+            try:
+                fact = known[line] = _fact(line)
+            except ValueError:  # no simple line, or no such day
+                return None
+        if fact is None:
             devices.append({})
-        elif group != 6:
-            key = found[1]
+        elif fact[0]:
+            key, value = fact
             if not devices or key in devices[-1]:
                 return None
-            try:
-                devices[-1][key] = _value(group, found[group])
-            except ValueError:  # no such day
-                return None
+            devices[-1][key] = value
     return devices
+
+
+def _fact(line: str) -> tuple[str, Any] | None:
+    """Key and value of a line, None for the header of a device, an empty key for no fact. Raises ValueError."""
+    found = _LINE.fullmatch(line)
+    if found is None:
+        raise ValueError
+    group = found.lastindex
+    if group is None:
+        return None
+    return ("", None) if group == 6 else (found[1], _value(group, found[group]))
 
 
 def _value(group: int, text: str) -> Any:

@@ -31,8 +31,9 @@ _MENDS = {
 
 def settle(data: Mapping[str, Any]) -> dict[str, Any]:
     """The data of a valid site, its settings applied to its services. Raises `SiteError` with every problem."""
-    problems = list(_field_problems(data))
-    sound = _salvage(data)
+    devices, device_problems = _devices(data.get("devices"))
+    problems = [*_field_problems(data), *device_problems]
+    sound = {**_salvage(data), "devices": devices}
     services, setting_problems = _with_settings(sound)
     problems += setting_problems
     sound["services"] = services
@@ -64,10 +65,20 @@ def _field_problems(data: Mapping[str, Any]) -> Iterator[Problem]:
             _adapter(name).validate_python(data[name])
         except ValidationError as error:
             yield from (_problem(name, details) for details in error.errors())
-    for index, device in enumerate(_entries(data.get("devices"))):
-        yield from entry_problems(device, index + 1)
     for name in data.keys() - fields.keys():
         yield Problem(f"site.{name}", "unknown key", "remove it, or look for a slip of the pen")
+
+
+def _devices(entries: Any) -> tuple[list[model.Device], list[Problem]]:
+    """The devices that are sound on their own, and what is wrong with the others: each is validated once."""
+    sound: list[model.Device] = []
+    problems: list[Problem] = []
+    for index, entry in enumerate(_entries(entries)):
+        try:
+            sound.append(model.Device.model_validate(entry))
+        except ValidationError:
+            problems += entry_problems(entry, index + 1)
+    return sound, problems
 
 
 def entry_problems(entry: Any, number: int) -> Iterator[Problem]:
@@ -123,12 +134,6 @@ def _salvage(data: Mapping[str, Any]) -> dict[str, Any]:
                 sound[name][key] = kind.model_validate(_without_broken_networks(value))
             except ValidationError:
                 continue
-    sound["devices"] = []
-    for device in _entries(data.get("devices")):
-        try:
-            sound["devices"].append(model.Device.model_validate(device))
-        except ValidationError:
-            continue
     sound["services"] = tuple(s for s in _entries(data.get("services")) if isinstance(s, Service))
     for name, kind in (("broker", model.Broker), ("ssh", model.Ssh)):
         try:

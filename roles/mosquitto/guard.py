@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import socket
 import ssl
@@ -22,6 +23,7 @@ import sys
 import tempfile
 import time
 from datetime import UTC, datetime
+from hashlib import sha256
 from pathlib import Path
 from typing import BinaryIO
 
@@ -34,6 +36,7 @@ KEPT = Path("/run/gatehouse/kept") / UNIT
 REREAD = ("crlfile", "certfile", "keyfile", "acl_file")
 FILES = (*REREAD, "cafile")
 PATIENCE = 10.0  # seconds: for a broker to answer
+POLL = 0.02  # seconds: between two looks
 
 # MQTT 5: CONNECT with clean start, no identifier (§3.1); PUBLISH of nothing at QoS 1 to `gatehouse` as packet 1 (§3.3).
 CONNECT = bytes([0x10, 13, 0, 4, *b"MQTT", 5, 2, 0, 30, 0, 0, 0])
@@ -46,6 +49,7 @@ class Refused(Exception):
 
 
 Settings = list[tuple[str, str]]
+_LIST = re.compile(r"-----BEGIN X509 CRL-----\n[A-Za-z0-9+/=\n]+-----END X509 CRL-----\n")
 
 
 def read(path: Path) -> Settings:
@@ -69,6 +73,26 @@ def check(root: Path) -> None:
     if lacking := [name for name in FILES if name not in used or not used[name].is_file()]:
         raise Refused(f"the broker's configuration names no {lacking[0]}, or the file is not there")
     _still_good(used)
+    if not _only_the_list_differs(root, settings):
+        _try_all(settings, used)
+    _keep()
+
+
+def _only_the_list_differs(root: Path, settings: Settings) -> bool:
+    """Whether all else that the broker would read below `root` is what it runs on, and was tried before.
+
+    Of the revocation list openssl has just said all that a broker of our own could; to revoke can't wait for one.
+    """
+    noted = [line.partition("  ") for line in (STAMP.read_text().splitlines() if STAMP.exists() else [])]
+    others = {path: digest for digest, _, path in noted if path != dict(settings)["crlfile"]}
+    needed = {str(CONFIGURATION), *(value for name, value in settings if name in FILES and name != "crlfile")}
+    staged = {path: root / path.lstrip("/") for path in others}
+    return needed <= others.keys() and all(
+        file.is_file() and sha256(file.read_bytes()).hexdigest() == others[path] for path, file in staged.items()
+    )
+
+
+def _try_all(settings: Settings, used: dict[str, Path]) -> None:
     with tempfile.TemporaryDirectory(prefix="gatehouse-mosquitto-", dir="/run") as folder:
         scratch = Path(folder)
         shutil.chown(scratch, "root", USER)
@@ -78,17 +102,18 @@ def check(root: Path) -> None:
             shutil.chown(scratch / name, "root", USER)
             (scratch / name).chmod(0o640)
         _try(scratch, settings, allow_older=dict(settings).get("tls_version") != "tlsv1.3")
-    _keep()
 
 
 def _still_good(used: dict[str, Path]) -> None:
     """The broker loads a certificate or a CRL whose time is over without a word, and then lets nobody in."""
     if _openssl("x509", "-noout", "-checkend", "0", "-in", str(used["certfile"])).returncode:
         raise Refused("the server certificate is broken, or its time is over")
-    begin, end = "-----BEGIN X509 CRL-----", "-----END X509 CRL-----"
-    lists = [begin + part.partition(end)[0] + end + "\n" for part in used["crlfile"].read_text().split(begin)[1:]]
+    text = used["crlfile"].read_text(errors="replace")
+    lists = _LIST.findall(text)
     if not lists:
         raise Refused("the revocation list holds none")
+    if "".join(lists) != text:
+        raise Refused("the revocation list is broken: not all of it is one")
     for pem in lists:
         done = _openssl("crl", "-noout", "-nextupdate", "-CAfile", str(used["cafile"]), input=pem)
         if done.returncode or "verify OK" not in done.stderr:
@@ -153,7 +178,7 @@ def _wait_for(place: tuple[str, int], broker: subprocess.Popen[bytes], said: Pat
             raise Refused(f"the broker does not start on the new files: {'; '.join(errors) or 'it says nothing'}")
         with contextlib.suppress(OSError), socket.create_connection(place, 1):
             return
-        time.sleep(0.05)
+        time.sleep(POLL)
 
 
 def _is_closed(place: tuple[str, int]) -> None:
@@ -208,13 +233,13 @@ def _was_reread(mark: str) -> None:
     while "Reloading config." not in (since := _journal("--after-cursor", mark)):
         if time.monotonic() > until:
             raise Refused("the broker did not read its files again")
-        time.sleep(0.1)
+        time.sleep(POLL)
     # It serves nobody while it reads: once it has answered, whatever it had to say is said.
     settings = read(CONFIGURATION)
     _ask(listeners(settings)[0], Path(dict(settings)["cafile"]))
     until = time.monotonic() + PATIENCE
     while "onnection from" not in since.partition("Reloading config.")[2] and time.monotonic() < until:
-        time.sleep(0.1)
+        time.sleep(POLL)
         since = _journal("--after-cursor", mark)
     if errors := [line for line in since.splitlines() if line.startswith("Error")]:
         raise Refused(f"the broker could not read its files again: {errors[0]}")
@@ -327,10 +352,11 @@ def main(arguments: list[str]) -> int:
     try:
         if arguments[:1] == ["check"] and len(arguments) == 2:
             check(Path(arguments[1]))
-        elif len(arguments) == 1 and arguments[0] in commands:
-            commands[arguments[0]]()
+        elif arguments and commands.keys() >= set(arguments):
+            for command in arguments:
+                commands[command]()
         else:
-            raise Refused("usage: mosquitto-guard check ROOT | reload | prove | restore")
+            raise Refused("usage: mosquitto-guard check ROOT | {reload | prove | restore} …")
     except (Refused, OSError, subprocess.SubprocessError) as error:
         print(f"gatehouse: mosquitto: {error}", file=sys.stderr)
         return 1

@@ -6,18 +6,15 @@ from functools import partial
 
 from pyinfra.api import deploy
 
-from gatehouse.site import INTERNET
 from roles import lifecycle
 from roles.nftables import service
 from roles.nftables.facts import DIGEST, LOADED
 from roles.nftables.operations import loaded
+from roles.nftables.ruleset import CHECK, LOADER, RULESET, ruleset
 from roles.target import Target
 from roles.undo import guarded
 
 UNIT = service.units[0]
-RULESET = "/etc/gatehouse/firewall.nft"
-LOADER = "/usr/lib/gatehouse/firewall"
-CHECK = f'nft -c -f "$STAGED"{RULESET}'
 UNIT_FILE = f"/etc/systemd/system/{UNIT}"
 
 
@@ -53,19 +50,4 @@ def configure_and_activate(target: Target) -> None:
             f" else systemctl stop {UNIT}; nft delete table inet gatehouse 2>/dev/null || true; fi"
         ),
         name="Load the firewall, confirmed over a new connection",
-    )
-
-
-def ruleset(target: Target) -> lifecycle.File:
-    """The ruleset of a gateway, from its policy."""
-    networks = target.gateway.networks
-    prefixes = {s: n.prefixes for s, n in networks.items() if s != INTERNET}
-    return lifecycle.template(
-        "nftables",
-        RULESET,
-        policy=target.policy,
-        devices=target.site.devices_of(target.name),
-        prefixes=prefixes,
-        bridges={s: target.gateway.bridge(s) for s in networks},
-        internet=INTERNET,
     )

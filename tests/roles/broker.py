@@ -22,7 +22,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from gatehouse.identity.pki import Credential
-from roles.mosquitto import deploy
+from roles.mosquitto import files as rendered
 from roles.target import Target
 
 SECONDS = 5.0
@@ -46,10 +46,10 @@ def folder() -> Path:
 def running(target: Target) -> Iterator[Broker]:
     """A broker that runs on what the role would put on this gateway; only folders and log are moved."""
     place = folder()
-    moves = {deploy.CREDENTIALS: place, "/var/lib/mosquitto": place / "data", "log_dest syslog": "log_dest stderr"}
+    moves = {rendered.CREDENTIALS: place, "/var/lib/mosquitto": place / "data", "log_dest syslog": "log_dest stderr"}
     (place / "data").mkdir()
     shutil.chown(place / "data", "mosquitto")
-    for file in (*deploy.configuration(target), *deploy.credentials(target)):
+    for file in (*rendered.configuration(target), *rendered.credentials(target)):
         text = file.content.decode()
         for old, new in moves.items():
             text = text.replace(old, str(new))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lab import engine, images
-from roles.lifecycle import Directory, File, _archive
+from roles.rendering import Directory, File, _archive
 
 
 @dataclass(frozen=True)

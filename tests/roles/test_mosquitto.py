@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import queue
 import ssl
+import subprocess
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
 from gatehouse.identity.pki import Credential, Pki
-from roles.mosquitto import deploy, service
+from roles.mosquitto import disconnect, service
+from roles.mosquitto import files as rendered
 from roles.target import Target
 from tests.roles.broker import NOT_AUTHORISED, SECONDS, Broker, free_port, running
 
@@ -76,6 +81,48 @@ def test_a_revoked_certificate_is_refused_and_the_same_device_gets_in_with_a_new
 ) -> None:
     assert not broker.lets_in(stolen)
     assert broker.lets_in(broker.target.pki.device("stolen-01"))
+
+
+def test_the_twin_of_a_revoked_certificate_is_refused_as_it_is_itself(broker: Broker, stolen: Credential) -> None:
+    assert not broker.lets_in(broker.target.pki.twin("stolen-01", stolen.serial))
+
+
+@pytest.fixture
+def disconnecting(broker: Broker) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs what the gateway runs: ends the session of a name, once these certificates were refused."""
+
+    def run(name: str, *refused: Credential) -> subprocess.CompletedProcess[str]:
+        def shown(given: Credential) -> dict[str, str]:
+            return {"chain": given.chain_pem.decode(), "key": given.private_key_pem.decode()}
+
+        request = {
+            **shown(broker.target.pki.ephemeral_client(name)),
+            "listeners": [["127.0.0.1", broker.port]],
+            "refused": [shown(given) for given in refused],
+        }
+        command = [sys.executable, disconnect.__file__]
+        return subprocess.run(command, input=json.dumps(request), capture_output=True, text=True, timeout=30)
+
+    return run
+
+
+def test_a_revoked_device_is_shown_to_be_refused_and_its_session_ends(
+    broker: Broker, kitchen: Credential, stolen: Credential, disconnecting: Callable[..., Any]
+) -> None:
+    with broker.client(kitchen) as client, broker.client(broker.target.pki.device("other-01")) as other:
+        assert disconnecting("kitchen-01", broker.target.pki.twin("stolen-01", stolen.serial)).returncode == 0
+        client.ended.get(timeout=SECONDS)
+        assert other.publish("devices/other-01/status") in (0, 16)
+
+
+def test_a_certificate_that_is_still_taken_is_told_and_no_session_ends(
+    broker: Broker, kitchen: Credential, disconnecting: Callable[..., Any]
+) -> None:
+    with broker.client(kitchen) as client:
+        done = disconnecting("kitchen-01", broker.target.pki.device("not-revoked-01"))
+        assert done.returncode == 1
+        assert done.stderr.endswith("still takes the revoked certificate\n")
+        assert client.publish("devices/kitchen-01/status") in (0, 16)
 
 
 def test_an_expired_certificate_is_refused(broker: Broker) -> None:
@@ -206,15 +253,15 @@ def test_a_packet_over_the_limit_ends_the_connection(broker: Broker, kitchen: Cr
 
 
 def listeners(target: Target) -> list[str]:
-    (file,) = (file for file in deploy.configuration(target) if file.path == deploy.CONFIGURATION)
+    (file,) = (file for file in rendered.configuration(target) if file.path == rendered.CONFIGURATION)
     return [line for line in file.content.decode().splitlines() if line.startswith("listener")]
 
 
 def test_a_site_without_ipv6_has_one_listener_and_a_certificate_for_it(gateway_of: Callable[..., Target]) -> None:
     target = gateway_of(iot={"ipv4": "10.10.10.1/24"})
-    assert deploy.addresses(target) == ["10.10.10.1"]
+    assert rendered.addresses(target) == ["10.10.10.1"]
     assert listeners(target) == ["listener 8883 10.10.10.1"]
-    assert deploy.credentials(target) == deploy.credentials(target)
+    assert rendered.credentials(target) == rendered.credentials(target)
 
 
 def test_a_broker_that_no_segment_may_reach_listens_on_loopback_and_not_in_the_clear(
@@ -226,10 +273,10 @@ def test_a_broker_that_no_segment_may_reach_listens_on_loopback_and_not_in_the_c
 
 def test_ten_thousand_devices_need_no_other_configuration_than_none(gateway_of: Callable[..., Target]) -> None:
     many = [{"name": f"meter-{n:05}", "model": "meter", "gateway": "gw"} for n in range(10_000)]
-    assert deploy.configuration(gateway_of(devices=many)) == deploy.configuration(gateway_of())
+    assert rendered.configuration(gateway_of(devices=many)) == rendered.configuration(gateway_of())
 
 
 def test_every_credential_is_for_the_broker_alone(gateway_of: Callable[..., Target]) -> None:
-    files = deploy.credentials(gateway_of())
+    files = rendered.credentials(gateway_of())
     assert {(f.owner, f.group, f.mode) for f in files} == {("root", service.user, 0o640)}
     assert not any(b"PRIVATE KEY" in f.content for f in files if not f.path.endswith("/server.key"))

@@ -9,12 +9,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
 from gatehouse.identity.pki import Pki
-from roles.mosquitto import deploy, guard
+from roles.mosquitto import files as rendered
+from roles.mosquitto import guard
 from roles.target import Target
 from tests.roles.broker import folder, free_port
 
@@ -39,16 +41,16 @@ class Staged:
 
     def __init__(self, target: Target, root: Path) -> None:
         self.target, self.root = target, root
-        for file in (*deploy.configuration(target), *deploy.credentials(target)):
+        for file in (*rendered.configuration(target), *rendered.credentials(target)):
             path = self.root / file.path.lstrip("/")
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(file.content)
 
     def replace(self, name: str, content: bytes) -> None:
-        (self.root / deploy.CREDENTIALS.lstrip("/") / name).write_bytes(content)
+        (self.root / rendered.CREDENTIALS.lstrip("/") / name).write_bytes(content)
 
     def edit(self, old: str, new: str) -> None:
-        path = self.root / deploy.CONFIGURATION.lstrip("/")
+        path = self.root / rendered.CONFIGURATION.lstrip("/")
         text = path.read_text()
         assert old in text
         path.write_text(text.replace(old, new))
@@ -124,6 +126,55 @@ def test_the_command_says_in_one_line_why_it_refuses(staged: Staged) -> None:
     assert done.stderr == "gatehouse: mosquitto: the revocation list holds none\n"
 
 
+@pytest.fixture
+def tried(staged: Staged, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The brokers that are tried in private; what is staged is what the broker runs on, until a test changes it."""
+    noted = [path for path in rendered.LOADS if path != rendered.SANDBOX]
+    lines = [f"{sha256((staged.root / path.lstrip('/')).read_bytes()).hexdigest()}  {path}\n" for path in noted]
+    guard.STAMP.write_text("".join(lines))
+    tries: list[str] = []
+    monkeypatch.setattr(guard, "_try", lambda *_, **__: tries.append("tried"))
+    return tries
+
+
+def test_a_new_revocation_list_alone_needs_no_trial(staged: Staged, tried: list[str]) -> None:
+    pki = staged.target.pki
+    pki.revoke(pki.device("pump-02").serial)
+    staged.replace("crl.pem", pki.crl())
+    guard.check(staged.root)
+    assert tried == []
+
+
+@pytest.mark.parametrize("name", ["acl", "server.crt", "ca.crt"])
+def test_any_other_new_file_beside_it_is_tried(staged: Staged, tried: list[str], name: str) -> None:
+    path = staged.root / rendered.CREDENTIALS.lstrip("/") / name
+    staged.replace(name, path.read_bytes() + b"\n")
+    guard.check(staged.root)
+    assert tried == ["tried"]
+
+
+def test_all_is_tried_where_nobody_knows_what_runs(staged: Staged, tried: list[str]) -> None:
+    guard.STAMP.unlink()
+    guard.check(staged.root)
+    assert tried == ["tried"]
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [lambda pem: pem[:-30], lambda pem: pem + b"junk\n", lambda pem: pem + pem[: len(pem) // 2], lambda pem: b""],
+    ids=["cut short", "junk behind", "half a second one", "empty"],
+)
+def test_a_broken_list_is_refused_without_a_trial_too(
+    staged: Staged, tried: list[str], spoil: Callable[[bytes], bytes]
+) -> None:
+    good = staged.target.pki.crl()
+    guard.check(staged.root)
+    staged.replace("crl.pem", spoil(good))
+    with pytest.raises(guard.Refused, match="revocation list"):
+        guard.check(staged.root)
+    assert tried == []
+
+
 # The broker that runs
 
 
@@ -154,10 +205,12 @@ class Machine:
 
     def __init__(self, target: Target, home: Path) -> None:
         self.home = home
-        moves = {deploy.CREDENTIALS: home, "/var/lib/mosquitto": home / "data", "log_dest syslog": "log_dest stderr"}
+        moves = {rendered.CREDENTIALS: home, "/var/lib/mosquitto": home / "data", "log_dest syslog": "log_dest stderr"}
         (home / "data").mkdir()
         shutil.chown(home / "data", "mosquitto")
-        files = [f for f in (*deploy.configuration(target), *deploy.credentials(target)) if f.path != deploy.SANDBOX]
+        files = [
+            f for f in (*rendered.configuration(target), *rendered.credentials(target)) if f.path != rendered.SANDBOX
+        ]
         for file in files:
             text = file.content.decode()
             for old, new in moves.items():

@@ -578,6 +578,17 @@ def test_an_unknown_reason_is_refused_with_those_there_are(pki):
     assert listed(pki.crl()) == {5}
 
 
+def test_only_a_revoked_serial_number_is_given_twice_and_only_for_minutes(pki):
+    stolen, kept = pki.device("pump-02"), pki.device("kitchen-01")
+    pki.revoke(stolen.serial)
+    twin = pki.twin("pump-02", stolen.serial)
+    assert (twin.serial, twin.name) == (stolen.serial, "pump-02")
+    assert twin.spki_sha256 != stolen.spki_sha256
+    assert twin.not_after - NOW <= datetime.timedelta(minutes=10)
+    with pytest.raises(PkiError, match="is not revoked"):
+        pki.twin("kitchen-01", kept.serial)
+
+
 def test_what_was_revoked_long_ago_leaves_the_list_but_not_the_record(pki, clock):
     pki.revoke(5)
     clock.now += 544 * DAY

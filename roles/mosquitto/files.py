@@ -1,0 +1,73 @@
+"""What the broker's role puts on a gateway; `deploy` installs and activates it, `invoke revoke` brings a part of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gatehouse.identity.pins import broker_certificate
+from roles import rendering
+from roles.mosquitto import service
+from roles.nftables import service as nftables
+from roles.target import Target
+
+UNIT = service.units[0]
+CONFIGURATION = "/etc/mosquitto/conf.d/gatehouse.conf"
+CREDENTIALS = "/etc/mosquitto/gatehouse"
+SANDBOX = f"/etc/systemd/system/{UNIT}.d/50-gatehouse.conf"
+# What SIGHUP makes the broker read again (mosquitto(8), "Signals"), and what only a start does.
+REREAD = tuple(f"{CREDENTIALS}/{name}" for name in ("acl", "crl.pem", "server.crt", "server.key"))
+READ_AT_START = (CONFIGURATION, SANDBOX, f"{CREDENTIALS}/ca.crt")
+LOADS = (*READ_AT_START, *REREAD)
+GUARD = "/usr/lib/gatehouse/mosquitto-guard"
+DISCONNECT = "/usr/lib/gatehouse/mosquitto-disconnect"
+CHECK = f'python3 "$STAGED"{GUARD} check "$STAGED"'
+
+
+def addresses(target: Target) -> list[str]:
+    """Where the broker listens. Without any `listener` it would open 1883, so there is always one."""
+    return target.listens_on(service.name, "mqtts") or ["127.0.0.1"]
+
+
+def configuration(target: Target) -> list[rendering.File]:
+    """What holds no secret and is the same for ten devices and ten thousand."""
+    broker = target.site.broker
+    stamp = " ".join([rendering.STAMP, UNIT, *LOADS])
+    firewall = nftables.units[0]
+    return [
+        rendering.File(GUARD, Path(__file__).with_name("guard.py").read_bytes(), mode=0o755),
+        rendering.template(
+            "mosquitto",
+            CONFIGURATION,
+            broker=broker,
+            credentials=CREDENTIALS,
+            port=target.site.listener(service.name, "mqtts").port,
+            addresses=addresses(target),
+        ),
+        acl(target),
+        rendering.template(
+            "mosquitto", SANDBOX, broker=broker, configuration=CONFIGURATION, stamp=stamp, firewall=firewall
+        ),
+    ]
+
+
+def acl(target: Target) -> rendering.File:
+    """Patterns for all devices, and a few lines for each one in quarantine."""
+    quarantined = [d.name for d in target.site.devices_of(target.name) if d.status == "quarantined"]
+    return rendering.template(
+        "mosquitto", f"{CREDENTIALS}/acl", group=service.user, mode=0o640, quarantined=quarantined
+    )
+
+
+def credentials(target: Target) -> list[rendering.File]:
+    """The broker's own identity, and whom it trusts: the devices that the site's PKI made and has not revoked."""
+    server = broker_certificate(target.pki, target.site, target.name)
+    contents = {
+        "ca.crt": target.pki.trust_chain_for_devices(),
+        "crl.pem": target.pki.crl(),
+        "server.crt": server.chain_pem,
+        "server.key": server.private_key_pem,
+    }
+    return [
+        rendering.File(f"{CREDENTIALS}/{name}", content, group=service.user, mode=0o640)
+        for name, content in contents.items()
+    ]
