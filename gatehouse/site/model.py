@@ -31,6 +31,21 @@ IPAddress = IPv4Address | IPv6Address
 _PUBLIC_KEY = re.compile(
     r"^(ssh-ed25519|sk-ssh-ed25519@openssh\.com|ecdsa-sha2-nistp256|ssh-rsa) [A-Za-z0-9+/=]{60,}( .*)?$"
 )
+_HOST_LABEL = re.compile(r"^[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?\Z")
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_host_name(text: str) -> bool:
+    """RFC 1123 §2.1; what looks like an IPv4 address is meant as one, and a name never ends in a number."""
+    labels = text.removesuffix(".").split(".")
+    return len(text) <= 253 and not labels[-1].isdigit() and all(map(_HOST_LABEL.match, labels))
 
 
 class Model(BaseModel):
@@ -96,12 +111,24 @@ class Network(Model):
 
 
 class Contact(Model):
-    """How a gateway is reached before it is hardened: afterwards it is the site's `ssh` that counts."""
+    """How a gateway is reached before it is hardened: afterwards it is the site's `ssh` that counts.
+
+    `address` is a host name or an address; it counts afterwards, too.
+    """
 
     address: str | None = None
     port: int = Field(default=22, ge=1, le=65535)
     user: UserName = "root"
     key: str | None = None
+
+    @field_validator("address")
+    @classmethod
+    def _can_be_connected_to(cls, address: str | None) -> str | None:
+        if address is not None and not (_is_address(address) or _is_host_name(address)):
+            raise ValueError(
+                f"{address!r} is no address and no host name|give one without port or user, such as 192.0.2.1"
+            )
+        return address
 
 
 class Gateway(Model):

@@ -104,6 +104,13 @@ def test_a_site_without_ipv6_is_accepted() -> None:
 
 
 @pytest.mark.parametrize(
+    "address", ["192.0.2.1", "2001:db8::1", "fe80::1%eth0", "gw", "gw-1.example.net", "gw.example.net.", "3com.example"]
+)
+def test_a_contact_is_an_address_or_a_host_name(address: str) -> None:
+    assert Site(**changed("gateways/gw/contact", {"address": address})).gateways["gw"].address == address
+
+
+@pytest.mark.parametrize(
     ("path", "value", "what", "mend"),
     [
         ("gateways/gw/networks/iot/ipv4", "10.10.10.0/33", "10.10.10.0/33 is no IPv4 prefix", "use a length from 8 to 30"),
@@ -125,6 +132,8 @@ def test_a_site_without_ipv6_is_accepted() -> None:
         ("gateways/gw/networks/guest/interface", "eth1", "trunk and the untagged port", "native VLAN unused"),
         ("gateways/gw/networks/guest/router4", "10.10.30.254", "router is for the internet side", "remove it"),
         ("gateways/gw/networks/guest/ipv4", "dhcp", "only the internet side", "fix one"),
+        *(("gateways/gw/contact", {"address": junk}, f"{junk!r} is no address and no host name", "without port or user")
+          for junk in ("", " ", "192.0.2.1:22", "root@gw", "192.0.2.256", "192.0.2", "ssh://gw", "-oProxyCommand=x", "a..b", "gw\n", "g" * 64, "[2001:db8::1]")),
         ("gateways/gw/without", ["moon"], "no service 'moon'", "use mosquitto, ssh"),
         ("gateways", {}, "is empty", "add at least one"),
         ("ssh/keys", [], "is empty", "add at least one"),
