@@ -223,6 +223,24 @@ def release(_: Context, name: list[str], site: str = "lab") -> None:
 
 
 @task(
+    iterable=["name"],
+    help={
+        **SITE,
+        "name": "only this device, due or not; more than once for several",
+        "json": "print JSON instead of the summary",
+    },
+)
+@told
+def renew(_: Context, name: list[str], site: str = "lab", json: bool = False) -> None:
+    """Sign what devices past two thirds of their certificate's life ask for, and retire what they have left."""
+    from deploy import renewals
+
+    outcome = renewals.renew(_site(site), name)
+    print(dumps(vars(outcome), indent=1) if json else "\n".join(outcome.table()))
+    sys.exit(0 if outcome.succeeded else 1)
+
+
+@task(
     help={
         **SITE,
         "name": "the new device's name: a to z, 0 to 9 and '-'",
@@ -285,10 +303,14 @@ def bundle(_: Context, name: list[str], site: str = "lab", nvs: bool = False) ->
 @told
 def devices(_: Context, site: str = "lab", json: bool = False) -> None:
     """List a site's devices: status, age of the certificate and days left, when they were last seen."""
+    from deploy.lastseen import last_seen
     from gatehouse.identity import roster
 
-    rows = roster.rows(_site(site).devices, datetime.datetime.now(datetime.UTC))
-    print(dumps(rows, indent=1) if json else "\n".join(roster.table(rows)))
+    where = _site(site)
+    moments, notes = last_seen(where)
+    rows = roster.rows(where.devices, datetime.datetime.now(datetime.UTC), moments)
+    print(dumps(rows, indent=1) if json else "\n".join(roster.table(rows)), flush=True)
+    print(*notes, sep="\n", end="\n" * bool(notes), file=sys.stderr)
 
 
 TIERS = ("unit", "roles", "lab")
@@ -473,6 +495,22 @@ def ca_drop(_: Context, role: str, site: str = "lab", force: bool = False) -> No
     print(authorities.drop(_site(site), role, force))
 
 
+@task(
+    name="move-to-backup-key",
+    help={
+        **SITE,
+        "gateway": "whose broker (not needed where there is one)",
+        "force": "even if devices may not know the backup key: one that pins keys is stranded then",
+    },
+)
+@told
+def ca_move_to_backup_key(_: Context, site: str = "lab", gateway: str = "", force: bool = False) -> None:
+    """Replace the broker's key by the one that devices have pinned in advance; refused where one has not."""
+    from deploy import brokerkeys
+
+    print(brokerkeys.move(_site(site), gateway, force))
+
+
 namespace = Collection(
     bundle,
     devices,
@@ -482,12 +520,13 @@ namespace = Collection(
     plan,
     quarantine,
     release,
+    renew,
     revoke,
     sabotage,
     test,
     trust,
     verify,
-    Collection("ca", ca_drop, ca_rollover, ca_status),
+    Collection("ca", ca_drop, ca_move_to_backup_key, ca_rollover, ca_status),
     Collection("lab", lab_up, lab_down, lab_status, lab_shell),
     Collection(
         "vault", vault_show, vault_add_recipient, vault_remove_recipient, vault_rekey, vault_backup, vault_restore

@@ -142,16 +142,21 @@ def _apply(remote: Remote, target: Target, mine: Sequence[Device], devices: Sequ
         remote.run("; ".join([script, firewall.LOADER, *ends]), stdin)
     if broker.name not in (service.name for service in target.site.services_of(target.name)):
         return
-    entries = [*mosquitto.configuration(target), *mosquitto.credentials(target)]
-    script, stdin = rendering.swap([e for e in entries if e.path in mosquitto.REREAD], entries, mosquitto.CHECK)
-    guard = mosquitto.GUARD
-    remote.run(f"{script}; {guard} reload prove || {{ {guard} restore; exit 1; }}", stdin)
+    update_broker(remote, target)
     port = target.site.listener("mosquitto", "mqtts").port
     listeners = [[address, port] for address in mosquitto.addresses(target)]
     for device in devices:
         refused = [_shown(target.pki.twin(device.name, int(serial, 16))) for serial in _revoked(target.pki, device)]
         request = {**_shown(target.pki.ephemeral_client(device.name)), "listeners": listeners, "refused": refused}
         remote.run(mosquitto.DISCONNECT, json.dumps(request))
+
+
+def update_broker(remote: Remote, target: Target) -> None:
+    """Makes a running broker go by the rights and the revocation lists of now. Raises `RemoteError`."""
+    entries = [*mosquitto.configuration(target), *mosquitto.credentials(target)]
+    script, stdin = rendering.swap([e for e in entries if e.path in mosquitto.REREAD], entries, mosquitto.CHECK)
+    guard = mosquitto.GUARD
+    remote.run(f"{script}; {guard} reload prove || {{ {guard} restore; exit 1; }}", stdin)
 
 
 def _revoked(pki: Pki, device: Device) -> list[str]:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from hashlib import sha256
 from itertools import islice
 from pathlib import Path
@@ -143,7 +144,12 @@ class Enroller:
             raise EnrolmentError(f"device '{name}': the bundle here is of an older certificate than the registry's")
         hmac_key = bytes.fromhex(self._vault.get_text(hmac_secret(name, device.hmac_key)))
         current = self._settled(found, device)
-        return bundles.rewrite(self._directory, replace(current, hmac_key_number=device.hmac_key, hmac_key=hmac_key))
+        changed = bundles.rewrite(self._directory, replace(current, hmac_key_number=device.hmac_key, hmac_key=hmac_key))
+        pin = current.broker.pins.backup_spki_sha256
+        if device.backup_pin != pin:
+            with self._registry.transaction() as registry:
+                registry.change(name, backup_pin=pin)
+        return changed
 
     def broker(self, gateway: str) -> Broker:
         """Where the devices behind a gateway find their broker, and its pins."""
@@ -221,7 +227,13 @@ class Enroller:
         except (ValueError, TypeError, InvalidSignature, PkiError):
             return False
         certified = sha256(spki(certificate.public_key())).hexdigest()
+        if certificate.serial_number in self._revoked:
+            return False  # of a device of that name that is gone
         return (f"{certificate.serial_number:x}", certified, key) == (found.serial, key, found.spki_sha256)
+
+    @cached_property
+    def _revoked(self) -> Collection[int]:
+        return self._pki.revoked().keys()
 
     def _serial_in(self, path: Path) -> tuple[str, ...]:
         """The serial number of a certificate of this site's; a lab's that was built anew may lie here too."""
@@ -256,6 +268,7 @@ class Enroller:
                 "not_after": bundle.not_after,
                 "spki_sha256": bundle.spki_sha256,
                 "hmac_key": bundle.hmac_key_number,
+                "backup_pin": bundle.broker.pins.backup_spki_sha256,
             }
         )
         entry = registry.entries.get(device.name)

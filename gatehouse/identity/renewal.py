@@ -215,6 +215,20 @@ def moved(device: Device, serial: int) -> Retirement:
     return Retirement(tuple(int(old, 16) for old in device.serials[kept:]), device.serials[:kept])
 
 
+def is_due(device: Device, now: datetime.datetime) -> bool:
+    """Tell whether two thirds of the life of a device's newest certificate are over: time for the next one."""
+    begin, end = device.not_before, device.not_after
+    return begin is not None and end is not None and now >= begin + (end - begin) * 2 / 3
+
+
+def has_arrived(device: Device, waiting: bytes, reported: int | None) -> bool:
+    """Tell whether what waits for a device (`chain_pem`) may go: it has made that its own, or may not use it."""
+    certificate = _certificate(waiting)
+    if certificate is None or device.status == "revoked":
+        return True
+    return certificate.serial_number == reported or f"{certificate.serial_number:x}" not in device.serials
+
+
 def _blocks(name: str, payload: bytes) -> dict[str, bytes]:
     """The blocks of a request: each label once, what is in them decoded, but the certificate as it stands."""
     blocks: dict[str, bytes] = {}

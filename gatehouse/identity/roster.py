@@ -6,6 +6,7 @@ import datetime
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from gatehouse.identity.renewal import is_due
 from gatehouse.site import Device
 
 _COLUMNS = {
@@ -56,7 +57,7 @@ def _certificate(device: Device, now: datetime.datetime) -> dict[str, Any]:
     return {
         "certificate_age_days": max(0, (now - begin) // _DAY),
         "certificate_days_left": (end - now) // _DAY,
-        "certificate_due": now >= begin + (end - begin) * 2 / 3,
+        "certificate_due": is_due(device, now),
     }
 
 

@@ -235,7 +235,8 @@ class Device(Model):
 
     `serials` are the serial numbers of its certificates in hexadecimal, newest first. Of the newest are `not_before`,
     `not_after` (UTC) and `spki_sha256`, the SHA-256 of its public key (DER SubjectPublicKeyInfo, lower-case hex).
-    `hmac_key` is the number of the key that signs its messages.
+    `hmac_key` is the number of the key that signs its messages. `backup_pin` is the SHA-256 of the broker's backup key
+    that its bundle was last given (DER SubjectPublicKeyInfo, lower-case hex).
     """
 
     name: HostName
@@ -250,6 +251,7 @@ class Device(Model):
     not_after: AwareDatetime | None = None
     spki_sha256: Digest | None = None
     hmac_key: int | None = Field(default=None, ge=1)
+    backup_pin: Digest | None = None
 
 
 class Site(Model):

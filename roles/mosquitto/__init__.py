@@ -5,11 +5,14 @@ The tree of topics. NAME is the common name of a device's certificate; nothing e
     devices/NAME/telemetry/…    the device writes: what it measures and reports
     devices/NAME/status         the device writes: `online`, or its last will; may be retained
     devices/NAME/commands/…     the device reads: what it shall do
+    devices/NAME/identity/…     the device writes: its request for a new certificate (`request`), and the serial number
+                                of the one in use (`serial`), both retained; the answer is the retained command
+                                `identity/certificate` (`gatehouse.identity.renewal`)
 
 The kit's own clients have names that no device can have (`gatehouse.identity.names.KIT_PREFIX`):
 
     gatehouse-intake            reads telemetry and status of all devices
-    gatehouse-control           writes commands to all devices
+    gatehouse-control           writes commands to all devices; reads what they ask for, and what waits as an answer
 """
 
 from gatehouse.site import ClosedPort, Flow, Listener, Secret, Service

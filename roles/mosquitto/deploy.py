@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from pyinfra.api import deploy
 
 from roles import lifecycle
 from roles.mosquitto import service
-from roles.mosquitto.files import CHECK, CREDENTIALS, DISCONNECT, GUARD, LOADS, UNIT, configuration, credentials
+from roles.mosquitto.files import CHECK, CREDENTIALS, GUARD, LOADS, UNIT, configuration, credentials, tools
 from roles.target import Target
 
 # The log is in the journal: nothing to rotate, and nobody would read what the broker says after this job's reload.
@@ -33,7 +31,7 @@ def configure(target: Target) -> None:
     """The whole set at once: a broker was started on it, in private, before any of it is replaced."""
     lifecycle.files(
         lifecycle.Directory(CREDENTIALS, group=service.user, mode=0o750),
-        lifecycle.File(DISCONNECT, Path(__file__).with_name("disconnect.py").read_bytes(), mode=0o755),
+        *tools(),
         *configuration(target),
         *credentials(target),
         name="Configure mosquitto",

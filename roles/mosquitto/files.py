@@ -20,12 +20,21 @@ READ_AT_START = (CONFIGURATION, SANDBOX, f"{CREDENTIALS}/ca.crt")
 LOADS = (*READ_AT_START, *REREAD)
 GUARD = "/usr/lib/gatehouse/mosquitto-guard"
 DISCONNECT = "/usr/lib/gatehouse/mosquitto-disconnect"
+EXCHANGE = "/usr/lib/gatehouse/mosquitto-exchange"
+SEEN = "/usr/lib/gatehouse/mosquitto-seen"
 CHECK = f'python3 "$STAGED"{GUARD} check "$STAGED"'
 
 
 def addresses(target: Target) -> list[str]:
     """Where the broker listens. Without any `listener` it would open 1883, so there is always one."""
     return target.listens_on(service.name, "mqtts") or ["127.0.0.1"]
+
+
+def tools() -> list[rendering.File]:
+    """The programs that the operator's commands run there."""
+    programs = {DISCONNECT: "disconnect.py", EXCHANGE: "exchange.py", SEEN: "seen.py"}
+    here = Path(__file__)
+    return [rendering.File(path, here.with_name(name).read_bytes(), mode=0o755) for path, name in programs.items()]
 
 
 def configuration(target: Target) -> list[rendering.File]:
