@@ -313,7 +313,9 @@ def devices(_: Context, site: str = "lab", json: bool = False) -> None:
     print(*notes, sep="\n", end="\n" * bool(notes), file=sys.stderr)
 
 
-TIERS = ("unit", "roles", "lab")
+# The tiers, and what pytest is told for each. Units share nothing: every core has a part of them. A lab mostly waits,
+# so there are two at a time (see tests/lab/conftest.py).
+TIERS = {"unit": ("-n", "auto", "--dist", "loadfile"), "roles": (), "lab": ("-n", "2", "--dist", "loadfile")}
 
 
 @task(help={"tier": "only this tier: style, unit, roles or lab", "k": "only tests whose names match (pytest -k)"})
@@ -336,10 +338,10 @@ def test(_: Context, tier: str = "", k: str = "") -> None:
             print(f"test: {name}", flush=True)
             if subprocess.run([sys.executable, "-m", *command], cwd=ROOT, check=False).returncode:
                 failed.append(name)
-    for each in TIERS:
+    for each, options in TIERS.items():
         if tier in ("", each):
             print(f"test: {each}", flush=True)
-            if _pytest(f"tests/{each}", "-q", "--durations=10", *(["-k", k] if k else [])):
+            if _pytest(f"tests/{each}", "-q", "--durations=10", *options, *(["-k", k] if k else [])):
                 failed.append(each)
     if failed:
         sys.exit(f"test: failed: {', '.join(failed)}")

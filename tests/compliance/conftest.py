@@ -53,7 +53,9 @@ def pytest_configure(config: pytest.Config) -> None:
         if old is not None:
             config.pluginmanager.register(TerminalReporter(config, sys.stderr), "terminalreporter")
     version = " ".join(of_checkout().split())
-    reports = Path(config.getoption("--reports") or ROOT / "reports")
+    # A lab beside the usual one keeps its reports to itself.
+    beside = site.state is not None and site.state.name != site.name
+    reports = Path(config.getoption("--reports") or (site.state if beside and site.state else ROOT) / "reports")
     config.pluginmanager.register(
         Plugin(site.name, version, reports, out.write, out.isatty() and not as_json, as_json),
         "gatehouse-proof",

@@ -1,9 +1,16 @@
-"""The lab that these tests run in: brought up once, taken down at the end unless it was there before."""
+"""The lab that these tests run in: brought up once, taken down at the end unless it was there before.
+
+With `-n 2` each of pytest's workers has a lab of its own, in a network of its own: two labs have the same prefixes.
+"""
 
 from __future__ import annotations
 
+import ctypes
+import os
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,8 +18,56 @@ import lab
 import tasks
 from deploy import tools
 from deploy.inventory import ROOT
+from lab import engine, images
+from lab.conditions import CODENAMES
 from tests.checkout import Checkout, copied
 from tests.lab.gateways import Gateway
+
+CLONE_NEWNET = 0x40000000  # unshare(2); Python has it from 3.12
+SAID = pytest.StashKey[list[str]]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Makes what the workers share before they start, and each worker's network."""
+    config.stash[SAID] = []
+    worker: dict[str, Any] | None = getattr(config, "workerinput", None)
+    if worker is not None:
+        os.environ["GATEHOUSE_LAB"] = f"{lab.default_name()}-{worker['workerid']}"
+        if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNET):
+            raise OSError(ctypes.get_errno(), "a network of the worker's own (the lab needs root)")
+        subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+    elif getattr(config.option, "numprocesses", None):
+        tools.ensure(print)
+        # An engine that a worker started would have the worker's network, and so no way out.
+        client = engine.connect(print)
+        for debian in CODENAMES:
+            images.server_image(client, debian, print)
+        images.field_image(client, print)
+
+
+@pytest.fixture(scope="session")
+def tell(request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """Shows lines at the end of the run, wherever the test ran."""
+    return request.config.stash[SAID].append
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Hands over what a worker has to tell."""
+    output: dict[str, Any] | None = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        output["said"] = session.config.stash[SAID]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Takes what a worker has to tell."""
+    node.config.stash[SAID].extend(getattr(node, "workeroutput", {}).get("said", []))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Tells it."""
+    for text in config.stash[SAID]:
+        terminalreporter.write_line(text)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import pytest
@@ -19,20 +20,12 @@ pytestmark = pytest.mark.timeout(5400)
 
 
 @pytest.fixture(scope="module")
-def say(request: pytest.FixtureRequest) -> Callable[[str], None]:
-    """Prints at once, whatever pytest captures."""
-    terminal = request.config.pluginmanager.getplugin("terminalreporter")
-    return lambda line: terminal.write_line(line) if terminal is not None else print(line)
-
-
-@pytest.fixture(scope="module")
-def report(lab_gateway: Gateway, here: Checkout, say: Callable[[str], None]) -> Report:
+def report(lab_gateway: Gateway, here: Checkout, tell: Callable[[str], None]) -> Report:
     """All sabotages, made and judged once."""
-    say("")
     lab_gateway.harden()
     lab_gateway.is_hardened = False
-    found = run.sabotage(here.site, say=say)
-    say(table(found))
+    found = run.sabotage(here.site, say=functools.partial(print, flush=True))
+    tell(table(found))
     return found
 
 
