@@ -18,6 +18,12 @@ PROBE = "gatehouse-probe-1"
 OTHER_PROBE = "gatehouse-probe-2"
 OBSERVER = "gatehouse-proof"
 REVOKED = "gatehouse-probe-revoked"
+# In quarantine on every gateway, always: by its name at the broker, by its hardware address in the firewall.
+CUT_OFF = "gatehouse-probe-cut-off"
+CUT_OFF_HARDWARE = "02:67:61:74:65:01"
+
+# An older list lacks what was revoked last; several, since some may have been revoked in the same second.
+NEWEST = 5
 
 _CERTIFICATE, _KEY = "probe/revoked/certificate", "probe/revoked/key"
 _LIFE = timedelta(days=364)
@@ -70,7 +76,8 @@ def shown(vault: SecretStore, pki: Pki, site_name: str, domain: str) -> dict[str
 
     In order: `good`, `other`, `observer`, `victim` and `thief`, `liar`, `excess`, and `stranger`, whose name has no
     rights. To be refused: `expired`; `revoked`; `foreign`, from another CA that calls itself like this site's;
-    `server`, which this site issues for a service. `loopback` is a server's that probes try their own TLS with.
+    `server`, which this site issues for a service; `last-1` and on, with the serial numbers that were revoked last.
+    `cut-off` is always in quarantine. `loopback` is a server's that probes try their own TLS with.
     """
     now = datetime.now(UTC)
     foreign = Pki(SecretStore(), site_name, domain).ensure()
@@ -85,10 +92,19 @@ def shown(vault: SecretStore, pki: Pki, site_name: str, domain: str) -> dict[str
         "foreign": foreign.ephemeral_client(f"{PROBE}-foreign"),
         "server": pki.ephemeral_server(f"{PROBE}-server"),
         "loopback": pki.ephemeral_server("loopback"),
+        "cut-off": pki.ephemeral_client(CUT_OFF),
     }
+    for number, serial in enumerate(newest_revoked(pki), start=1):
+        made[f"last-{number}"] = pki.twin(f"{PROBE}-last-{number}", serial)
     made |= {name: pki.ephemeral_client(f"{PROBE}-{name}") for name in ("liar", "excess")}
     made |= {f"takeover-{name}": pki.ephemeral_client(f"{PROBE}-{name}") for name in ("victim", "thief")}
     return {name: Shown.of(given) for name, given in made.items()}
+
+
+def newest_revoked(pki: Pki) -> list[int]:
+    """The serial numbers that were revoked last, up to `NEWEST`, the newest first."""
+    found = sorted(pki.revoked().values(), key=lambda revocation: (revocation.when, revocation.serial), reverse=True)
+    return [revocation.serial for revocation in found[:NEWEST]]
 
 
 def foreign_anchor(site_name: str, domain: str) -> str:

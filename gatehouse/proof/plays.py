@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from gatehouse.proof.credentials import OBSERVER, OTHER_PROBE, PROBE, Shown
+from gatehouse.proof.credentials import CUT_OFF, OBSERVER, OTHER_PROBE, PROBE, Shown
 
 Probe = dict[str, Any]
 Step = dict[str, Any]
@@ -23,7 +23,7 @@ def topic(device: str, kind: str) -> str:
 
 
 def admission(case: str, server: Mapping[str, Any], identities: Mapping[str, Shown]) -> Probe:
-    """One session with the credential of a case (`good`, or one of `REFUSED`)."""
+    """One session with the credential of a case (`good`, `last-1`, or one of `REFUSED`)."""
     credentials = {} if case == "none" else {case: asdict(identities[case])}
     name = f"{PROBE}-{case}"
     step = {"do": "connect", "as": case, "with": case if credentials else "", "client_id": name}
@@ -114,6 +114,37 @@ def excess(server: Mapping[str, Any], identities: Mapping[str, Shown], largest: 
         "credentials": {"excess": asdict(identities["excess"])},
         "steps": steps,
     }
+
+
+def quarantine(server: Mapping[str, Any], identities: Mapping[str, Shown]) -> Probe:
+    """A device in quarantine, and one who may see and command it: what it can still say and hear."""
+    own, report = topic(CUT_OFF, "telemetry"), f"quarantine/{CUT_OFF}/proof"
+    steps: list[Step] = [
+        {"do": "connect", "as": "observer", "with": "observer", "client_id": OBSERVER},
+        {"do": "connect", "as": "device", "with": "cut-off", "client_id": CUT_OFF},
+        {"do": "subscribe", "as": "observer", "topic": f"quarantine/{CUT_OFF}/#"},
+        *({"do": "subscribe", "as": "device", "topic": t} for t in (topic(CUT_OFF, "commands"), report)),
+        {"do": "publish", "as": "device", "topic": own, "payload": "telemetry"},
+        {"do": "publish", "as": "device", "topic": topic(OTHER_PROBE, "telemetry"), "payload": "forged telemetry"},
+        {"do": "publish", "as": "device", "topic": f"quarantine/{OTHER_PROBE}/proof", "payload": "forged report"},
+        {"do": "publish", "as": "observer", "topic": topic(CUT_OFF, "commands"), "payload": "command"},
+        {"do": "publish", "as": "device", "topic": report, "payload": "report"},
+        {"do": "await", "as": "observer", "payload": "report", "seconds": 4},
+        {"do": "await", "as": "device", "payload": "report", "seconds": 4},
+        {"do": "await", "as": "device", "payload": "command", "seconds": QUIET},
+    ]
+    credentials = {name: asdict(identities[name]) for name in ("observer", "cut-off")}
+    return {"id": "broker:quarantine", "kind": "mqtt", **server, "credentials": credentials, "steps": steps}
+
+
+def presence(server: Mapping[str, Any], identities: Mapping[str, Shown], seconds: float) -> Probe:
+    """A session that is open for some time, for whoever looks at the broker's sessions meanwhile."""
+    steps: list[Step] = [
+        {"do": "connect", "as": "device", "with": "good", "client_id": PROBE},
+        {"do": "await", "as": "device", "payload": "nothing", "seconds": seconds},
+    ]
+    credentials = {"good": asdict(identities["good"])}
+    return {"id": "broker:presence", "kind": "mqtt", **server, "credentials": credentials, "steps": steps}
 
 
 def handshakes(server: Mapping[str, Any], identities: Mapping[str, Shown], foreign_root: str) -> list[Probe]:

@@ -22,6 +22,7 @@ from gatehouse.errors import GatehouseError
 from gatehouse.proof import catalogue, results
 
 EVIDENCE: pytest.StashKey[list[dict[str, Any]]] = pytest.StashKey()
+WARNINGS: pytest.StashKey[list[str]] = pytest.StashKey()
 MARKERS = (
     "check(id): this test is a check; {names} in the id are filled in from its parameters",
     "controls(*references): the controls of the catalogue that the check speaks for, FRAMEWORK:ID",
@@ -88,6 +89,7 @@ class Plugin:
         else:
             verdict, reason = "failed", _said(error)
         noted: list[dict[str, Any]] = item.stash.get(EVIDENCE, [])
+        warned: list[str] = item.stash.get(WARNINGS, [])
         return results.Check(
             id=identity(item),
             title=_title(item),
@@ -97,6 +99,7 @@ class Plugin:
             evidence=results.merged(noted),
             reason=reason,
             controls=_controls(item),
+            warnings=tuple(warned),
         )
 
     @pytest.hookimpl(trylast=True)

@@ -31,6 +31,7 @@ class Check:
     """A check that was made: `evidence` is what was sent from where, and what came back when; never a secret.
 
     `gateway` is None for what belongs to the site as a whole, `segment` for what no segment's position has seen.
+    `warnings` say what is right now, and will not be for long.
     """
 
     id: str
@@ -41,6 +42,7 @@ class Check:
     evidence: tuple[Mapping[str, Any], ...] = ()
     reason: str | None = None
     controls: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @property
     def key(self) -> tuple[str, str | None, str | None]:
@@ -182,7 +184,14 @@ def read(path: Path) -> Run:
             started=datetime.fromisoformat(found["started"]),
             finished=datetime.fromisoformat(found["finished"]) if found["finished"] else None,
             checks=[
-                Check(**{**check, "evidence": tuple(check["evidence"]), "controls": tuple(check["controls"])})
+                Check(
+                    **{
+                        **check,
+                        "evidence": tuple(check["evidence"]),
+                        "controls": tuple(check["controls"]),
+                        "warnings": tuple(check.get("warnings", ())),
+                    }
+                )  # fmt: skip
                 for check in found["checks"]
             ],
         )
@@ -211,6 +220,9 @@ def table(run: Run, colour: bool = False) -> str:
         chosen: list[Check] = [check for check in run.checks if check.verdict == verdict]
         lines += [""] if chosen else []
         lines += [painted(_line(check), check.verdict) for check in chosen]
+    warned = [(check, text) for check in run.checks for text in check.warnings]
+    lines += [""] if warned else []
+    lines += [painted(f"warning: {check.id} ({_place(check)}): {text}", "not_proven") for check, text in warned]
     return "\n".join([*lines, "", painted(conclusion(run), _overall(run))])
 
 
@@ -233,9 +245,11 @@ def _area(check: Check) -> str:
 
 
 def _line(check: Check) -> str:
-    place = "/".join(part for part in (check.gateway, check.segment) if part)
-    word = check.verdict.replace("_", " ")
-    return f"{word}: {check.id} ({place or 'site'}): {check.reason}"
+    return f"{check.verdict.replace('_', ' ')}: {check.id} ({_place(check)}): {check.reason}"
+
+
+def _place(check: Check) -> str:
+    return "/".join(part for part in (check.gateway, check.segment) if part) or "site"
 
 
 def merged(evidence: Iterable[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from gatehouse.identity.pins import broker_certificate
+from gatehouse.proof.credentials import CUT_OFF
 from roles import rendering
 from roles.mosquitto import service
 from roles.nftables import service as nftables
@@ -60,8 +61,8 @@ def configuration(target: Target) -> list[rendering.File]:
 
 
 def acl(target: Target) -> rendering.File:
-    """Patterns for all devices, and a few lines for each one in quarantine."""
-    quarantined = [d.name for d in target.site.devices_of(target.name) if d.status == "quarantined"]
+    """Patterns for all devices, and a few lines for each one in quarantine: one of the compliance suite always is."""
+    quarantined = [CUT_OFF, *(d.name for d in target.site.devices_of(target.name) if d.status == "quarantined")]
     return rendering.template(
         "mosquitto", f"{CREDENTIALS}/acl", group=service.user, mode=0o640, quarantined=quarantined
     )

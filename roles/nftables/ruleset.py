@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from gatehouse.proof.credentials import CUT_OFF_HARDWARE
 from gatehouse.site import INTERNET
 from roles import rendering
 from roles.target import Target
@@ -24,4 +25,5 @@ def ruleset(target: Target) -> rendering.File:
         prefixes=prefixes,
         bridges={s: target.gateway.bridge(s) for s in networks},
         internet=INTERNET,
+        probe=CUT_OFF_HARDWARE,
     )

@@ -23,7 +23,7 @@ from gatehouse.errors import GatehouseError
 from gatehouse.identity import Pki, Vault
 from gatehouse.proof import expect, plays
 from gatehouse.proof.channel import START, Agent, ProbeError
-from gatehouse.proof.credentials import Shown, foreign_anchor, shown
+from gatehouse.proof.credentials import CUT_OFF_HARDWARE, Shown, foreign_anchor, shown
 from gatehouse.proof.expect import Offer, Place, split
 from gatehouse.proof.observation import Observation
 from gatehouse.site import Policy, Site, derive
@@ -65,6 +65,9 @@ COMMON_UDP = frozenset(
     }
     | {2049, 3478, 4500, 5060, 5353, 5355, 5683, 5684, 8086, 8125, 10001, 11211, 51820}
 )
+
+# The position of a device in quarantine: no segment can have that name.
+CUT_OFF = "cut-off"
 
 Probes = Mapping[str, Iterable[Mapping[str, Any]]]
 
@@ -154,7 +157,11 @@ class Live:
         command = [*self.ssh("-o", "ControlMaster=yes", "-o", f"ControlPath={self._control}"), run]
         networks = self.site.gateways[self.name].networks
         avoid = [str(device.address) for device in self.site.devices_of(self.name) if device.address]
-        bridges = {s: {"bridge": self.site.gateways[self.name].bridge(s), "avoid": avoid} for s in networks}
+        bridges: dict[str, dict[str, Any]] = {
+            s: {"bridge": self.site.gateways[self.name].bridge(s), "avoid": avoid} for s in networks
+        }
+        if (exposed := self.exposed) is not None:
+            bridges[CUT_OFF] = {**bridges[exposed], "hardware": CUT_OFF_HARDWARE}
         config = {"segments": bridges, "patience": PATIENCE}
         return self._stack.enter_context(Agent(self.name, command, config, patience=PATIENCE + 60))
 
@@ -197,8 +204,23 @@ class Live:
         return {
             segment: Place(segment, tuple(found["addresses"]), tuple(a.partition("/")[0] for a in found["gateway"]))
             for segment, found in self.agent.positions.items()
-            if "error" not in found
+            if "error" not in found and segment != CUT_OFF
         }
+
+    @property
+    def exposed(self) -> str | None:
+        """The segment where devices that talk to the broker are; None on a gateway without one of the two."""
+        here = self.site.gateways[self.name].networks
+        brokers = [o for o in expect.offers(self.site, self.name) if o.name == "mosquitto.mqtts"]
+        return next((s for o in brokers for s in o.listener.reachable_from if s in here), None)
+
+    @cached_property
+    def cut_off(self) -> Place:
+        """Beside the position in `exposed`, one with the hardware address that is always in quarantine."""
+        found = self.agent.positions.get(CUT_OFF, {"error": "this gateway has no broker for devices"})
+        if "error" in found:
+            raise ProbeError(f"{self.name}: no position in quarantine: {found['error']}")
+        return Place(CUT_OFF, tuple(found["addresses"]), tuple(a.partition("/")[0] for a in found["gateway"]))
 
     def place(self, segment: str) -> Place:
         """The position in a segment. Raises `ProbeError` if it could not be taken."""
@@ -300,6 +322,11 @@ class Live:
         ]
         return list(dict.fromkeys([*found, *(self.field.targets(self.labels) if self.field else [])]))
 
+    def outside_of(self, position: str) -> list[Observation]:
+        """What a position was asked of real hosts."""
+        asked = {expect.across(label, address) for segment, label, address in self.outside if segment != position}
+        return [seen for (where, identity), seen in self._seen.items() if where == position and identity in asked]
+
     def pairs(self, position: str, other: str) -> Iterator[tuple[Observation, Observation]]:
         """What two positions were both asked."""
         for (where, identity), seen in self._seen.items():
@@ -394,6 +421,11 @@ class Live:
         """What probes show to the broker."""
         return shown(self.vault, self.pki, self.site.name, self.site.domain)
 
+    @property
+    def last_revoked(self) -> list[str]:
+        """The names of the credentials with the serial numbers that were revoked last."""
+        return [name for name in self.credentials if name.startswith("last-")]
+
     # the broker
 
     @cached_property
@@ -417,7 +449,7 @@ class Live:
         (segment, address), *others = self.broker_at
         server = {"address": address, **common}
         who = self.credentials
-        probes = [plays.admission(case, server, who) for case in plays.REFUSED]
+        probes = [plays.admission(case, server, who) for case in (*plays.REFUSED, *self.last_revoked)]
         probes += [play(server, who) for play in (plays.rights, plays.takeover, plays.pretence)]
         probes += [plays.excess(server, who, self.site.broker.max_packet_bytes)]
         probes += plays.handshakes(server, who, foreign_anchor(self.site.name, self.site.domain))

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from cryptography import x509
 
 from gatehouse.identity import Pki, SecretStore
 from gatehouse.identity.names import KIT_PREFIX
 from gatehouse.proof import expect
-from gatehouse.proof.credentials import OBSERVER, OTHER_PROBE, PROBE, REVOKED, foreign_anchor, keep_revoked, shown
+from gatehouse.proof.credentials import (
+    CUT_OFF,
+    OBSERVER,
+    OTHER_PROBE,
+    PROBE,
+    REVOKED,
+    foreign_anchor,
+    keep_revoked,
+    newest_revoked,
+    shown,
+)
 from gatehouse.proof.expect import Place
 from gatehouse.proof.observation import Observation
 from gatehouse.site import ClosedPort, Listener, Service, Site, derive
@@ -193,14 +205,26 @@ def test_a_revoked_certificate_that_grows_old_is_replaced_by_another_that_is_rev
 
 
 def test_no_device_can_have_a_probes_name():
-    assert all(name.startswith(KIT_PREFIX) for name in (PROBE, OTHER_PROBE, OBSERVER, REVOKED))
+    assert all(name.startswith(KIT_PREFIX) for name in (PROBE, OTHER_PROBE, OBSERVER, REVOKED, CUT_OFF))
 
 
 def test_the_broker_knows_the_observer_and_the_devices_it_may_see():
     acl = (ROOT / "templates" / "mosquitto" / "etc" / "mosquitto" / "gatehouse" / "acl.j2").read_text()
     section = acl.partition(f"user {OBSERVER}\n")[2].partition("{%")[0]
     named = {line.split("/")[1] for line in section.splitlines() if line.startswith("topic")}
-    assert named == {PROBE, OTHER_PROBE}
+    assert named == {PROBE, OTHER_PROBE, CUT_OFF}
+
+
+def test_what_was_revoked_last_is_shown_with_its_own_serial_number(vault, pki):
+    now = datetime.now(UTC)
+    serials = [pki.device(f"d-{number}").serial for number in range(7)]
+    for number, serial in enumerate(serials):
+        pki.revoke(serial, when=now + timedelta(seconds=number))
+    assert newest_revoked(pki) == serials[:1:-1]
+    made = shown(vault, pki, "home", "home.arpa")
+    certificates = [x509.load_pem_x509_certificate(made[f"last-{n}"].chain.encode()) for n in range(1, 6)]
+    assert [certificate.serial_number for certificate in certificates] == serials[:1:-1]
+    assert "last-6" not in made
 
 
 def test_what_probes_show_is_new_each_time_but_for_the_revoked_one(vault, pki):

@@ -25,7 +25,7 @@ def pytest_configure(config):
 HEAD = """
 import pytest
 from gatehouse.errors import GatehouseError
-from gatehouse.proof.plugin import EVIDENCE, cannot_prove
+from gatehouse.proof.plugin import EVIDENCE, WARNINGS, cannot_prove
 check = pytest.mark.check
 """
 
@@ -52,6 +52,16 @@ def test_a_test_that_fails_is_failed_with_what_was_seen(suite):
     status, report = suite("@check('a.b')\ndef test_x():\n    'It holds.'\n    assert 1 == 2, 'it answered'\n")
     assert status == 1
     assert [(c["verdict"], c["reason"]) for c in report["checks"]] == [("failed", "it answered")]
+
+
+def test_a_warning_stands_beside_the_verdict_and_changes_neither_it_nor_the_status(suite):
+    status, report = suite(
+        "@check('a.b')\ndef test_x(request):\n    'It holds.'\n"
+        "    request.node.stash.setdefault(WARNINGS, []).append('soon over')\n\n"
+        "@check('a.c')\ndef test_y():\n    'It holds, too.'\n"
+    )
+    assert status == 0
+    assert [(c["verdict"], c["warnings"]) for c in report["checks"]] == [("proven", ["soon over"]), ("proven", [])]
 
 
 def test_what_cannot_be_proven_is_neither_success_nor_failure(suite):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import socket
@@ -13,6 +14,8 @@ import threading
 from datetime import timedelta
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from gatehouse.identity import Pki, SecretStore
 from gatehouse.proof.channel import START, Agent, ProbeError
@@ -303,6 +306,20 @@ def test_private_keys_are_found_with_their_owners_and_others_are_not(tmp_path, p
     (found,) = facts.keys({"root": str(tmp_path)})["keys"]
     assert (found["path"], found["mode"], found["kind"]) == (str(key), "0640", "PRIVATE KEY")
     assert found["spki"] == made.spki_sha256
+
+
+@pytest.mark.parametrize("form", [PrivateFormat.PKCS8, PrivateFormat.TraditionalOpenSSL])
+@pytest.mark.parametrize("kind", ["ec", "rsa"])
+def test_private_keys_in_der_are_found_and_what_only_begins_like_one_is_not(tmp_path, form, kind):
+    key = ec.generate_private_key(ec.SECP256R1()) if kind == "ec" else rsa.generate_private_key(65537, 2048)
+    encoded = key.private_bytes(Encoding.DER, form, NoEncryption())
+    (tmp_path / "backup.bin").write_bytes(encoded)
+    (tmp_path / "cut.bin").write_bytes(encoded[: len(encoded) // 2])
+    public = key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    (tmp_path / "public.bin").write_bytes(public)
+    (found,) = facts.keys({"root": str(tmp_path)})["keys"]
+    assert found["path"] == str(tmp_path / "backup.bin")
+    assert found["spki"] == hashlib.sha256(public).hexdigest()
 
 
 def test_a_program_that_is_missing_is_told(tmp_path):

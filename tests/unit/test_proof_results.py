@@ -61,7 +61,7 @@ def test_two_checks_with_one_name_are_refused_and_the_same_check_elsewhere_is_no
 
 
 def test_results_can_be_read_again(tmp_path):
-    run = run_with(check(evidence=({"from": "iot", "got": "silent"},), controls=("RFC-9325:3.2",)))
+    run = run_with(check(evidence=({"from": "iot", "got": "silent"},), controls=("RFC-9325:3.2",), warnings=("old",)))
     written = results.write(results.new_folder(tmp_path, run), run)
     again = results.read(written)
     assert again.checks == run.checks
@@ -131,6 +131,13 @@ def test_the_table_ends_with_the_verdict_and_names_what_is_not_proven():
     assert text.splitlines()[-1] == "home: FAILED: 1 of 3 checks proven, 1 failed, 1 not proven"
     assert "failed: b.c (gw/iot): it answered" in text
     assert "not proven: c.d (gw/iot): no link" in text
+
+
+def test_a_warning_is_told_and_the_check_is_proven_all_the_same():
+    run = run_with(check("a.b", warnings=("the list has 9 days left",)), check("b.c"))
+    assert run.succeeded
+    assert "warning: a.b (gw/iot): the list has 9 days left" in results.table(run)
+    assert results.table(run).count("warning:") == 1
 
 
 def test_colour_is_for_those_who_ask_for_it():

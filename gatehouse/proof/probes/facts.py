@@ -28,6 +28,8 @@ SKIPPED = (
 )
 LARGEST = 100_000  # bytes of a file that may hold a key
 
+# DER: SEQUENCE, its length, and as its first element the version, 0 or 1, of PKCS #8, PKCS #1 or SEC 1 …
+_DER = re.compile(rb"\x30(?:[\x00-\x7f]|\x81.|\x82..)\x02\x01[\x00\x01][\x02\x04\x30]", re.DOTALL)
 _PRIVATE_KEY = re.compile(rb"-----BEGIN ([A-Z0-9 ]*PRIVATE KEY)-----|(AGE-SECRET-KEY-1)")
 
 
@@ -58,17 +60,21 @@ def run(probe: Probe) -> Result:
 def keys(probe: Probe) -> Result:
     """Finds every file below `root` with a private key: path, owner, group, mode, kind, SHA-256 of its public key.
 
-    The digest is of the DER SubjectPublicKeyInfo; None where openssl can't read the key (OpenSSH's own format).
+    It may be in PEM or DER. The digest is of the DER SubjectPublicKeyInfo; None where openssl can't read the key
+    (OpenSSH's own format).
     """
     found = []
     for path in _files(probe.get("root", "/")):
         try:
             with open(path, "rb") as file:
-                match = _PRIVATE_KEY.search(file.read(LARGEST))
-            if match:
-                found.append(
-                    {"path": path, **owned(path), "kind": (match[1] or match[2]).decode(), "spki": _spki(path)}
-                )
+                content = file.read(LARGEST)
+            if match := _PRIVATE_KEY.search(content):
+                kind, spki = (match[1] or match[2]).decode(), _spki(path, "PEM")
+            elif _DER.match(content) and (digest := _spki(path, "DER")):
+                kind, spki = "PRIVATE KEY (DER)", digest
+            else:
+                continue
+            found.append({"path": path, **owned(path), "kind": kind, "spki": spki})
         except OSError:
             continue
     return {"outcome": "answered", "keys": sorted(found, key=lambda key: str(key["path"]))}
@@ -97,9 +103,9 @@ def _files(root: str) -> Iterator[str]:
                 yield path
 
 
-def _spki(path: str) -> str | None:
+def _spki(path: str, form: str) -> str | None:
     done = subprocess.run(
-        ["openssl", "pkey", "-in", path, "-pubout", "-outform", "DER", "-passin", "pass:"],
+        ["openssl", "pkey", "-inform", form, "-in", path, "-pubout", "-outform", "DER", "-passin", "pass:"],
         capture_output=True,
         timeout=10,
         check=False,

@@ -28,14 +28,16 @@ class Process(Protocol):
 def place(name: str, wanted: dict[str, Any], position: Process) -> dict[str, Any]:
     """Connects a position to `wanted["bridge"]`: `{"addresses": […], "gateway": […], "outer": …}`, or `{"error": …}`.
 
-    `wanted["avoid"]` are addresses that are somebody's, even if nobody answers there now.
+    `wanted["avoid"]` are addresses that are somebody's, even if nobody answers there now; `wanted["hardware"]` is the
+    hardware address to have, if a certain one.
     """
     bridge = wanted["bridge"]
+    hardware = ["address", wanted["hardware"]] if "hardware" in wanted else []
     try:
         own = gateway_addresses(bridge)
         outer = f"{OUTER}{name}"
         _ip("link", "delete", outer, check=False)
-        _ip("link", "add", outer, "type", "veth", "peer", "name", INTERFACE, "netns", str(position.pid))
+        _ip("link", "add", outer, "type", "veth", "peer", "name", INTERFACE, *hardware, "netns", str(position.pid))
         _ip("link", "set", outer, "master", bridge, "up")
     except OSError as error:
         return {"error": f"{bridge}: {error}"}

@@ -115,12 +115,13 @@ def failed(error: OSError) -> Result:
 
 
 def tls(probe: Probe) -> Result:
-    """Shakes hands with `address`:`port` and hangs up."""
+    """Shakes hands with `address`:`port` and hangs up; `certificate` is the server's, PEM."""
     try:
         connection, result = open_session(probe)
     except (ssl.SSLError, ValueError) as error:
         return {"outcome": "incapable", "reason": str(error)}
     if connection is not None:
+        result["certificate"] = ssl.DER_cert_to_PEM_cert(connection.getpeercert(binary_form=True) or b"")
         connection.close()
     return result
 
