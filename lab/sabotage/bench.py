@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import subprocess
@@ -14,12 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import lab
+from deploy import enrolment, vaults
 from deploy import run as deploying
-from deploy import vaults
 from deploy.inventory import ROOT
 from deploy.run import RunError
 from gatehouse.errors import GatehouseError
+from gatehouse.identity.files import write_private
 from gatehouse.proof import results
+from gatehouse.proof.credentials import newest_revoked
 from gatehouse.site import Site
 from lab.sabotage.catalogue import SABOTAGES
 from lab.sabotage.judge import Checks, Outcome, judged
@@ -46,6 +49,7 @@ class Bench:
         self._gateway = next(iter(site.gateways))
         self._preamble = preamble(site, self._gateway, self._lab) + TOOLS.read_text()
         self._reports = (site.state or ROOT / "reports") / "sabotage"
+        self._registry = vaults.registry_path(site).read_bytes()
         self._broken: list[Sabotage] = []
         self._handler: Any = None
 
@@ -79,6 +83,7 @@ class Bench:
         """What the suite says of the gateway as deployed. Raises `SabotageError` where a check fails already."""
         # What a killed run left.
         self._shell("\n".join(sabotage.ends for sabotage in SABOTAGES))
+        self._shell_here("\n".join(sabotage.ends_here for sabotage in SABOTAGES))
         plan = deploying.plan(self._site)
         if not plan.empty:
             raise SabotageError(
@@ -108,8 +113,32 @@ class Bench:
     def _break(self, sabotage: Sabotage) -> str:
         """Breaks one control; empty, or why that failed."""
         self._broken.append(sabotage)
-        given = vaults.open_vault(self._site).get_authority_key(sabotage.reads) if sabotage.reads else None
-        return self._shell(sabotage.breaks, given)
+        vault = vaults.open_vault(self._site)
+        given = vault.get_authority_key(sabotage.reads) if sabotage.reads else None
+        last = newest_revoked(vaults.open_pki(self._site, vault))[0].to_bytes(16).hex().upper()
+        said = self._shell_here(sabotage.here) if sabotage.here else ""
+        return said or (self._shell(f"last_revoked={last}\n{sabotage.breaks}", given) if sabotage.breaks else "")
+
+    def _shell_here(self, script: str) -> str:
+        """Runs shell on the operator's side; empty, or why that failed."""
+        known = {
+            "REGISTRY": vaults.registry_path(self._site),
+            "BUNDLES": enrolment.bundles_path(self._site),
+            "PYTHON": sys.executable,
+            "SITE": self._site.name,
+            "DOMAIN": self._site.domain,
+            "GATEWAY": self._gateway,
+        }
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), **{key: str(value) for key, value in known.items()}}
+        try:
+            done = subprocess.run(
+                ["sh", "-euc", script], cwd=ROOT, env=environment, stdin=subprocess.DEVNULL,
+                capture_output=True, text=True, timeout=BREAK_SECONDS, check=False,
+            )  # fmt: skip
+        except subprocess.TimeoutExpired as error:
+            return str(error)
+        said = (done.stderr or done.stdout).strip().splitlines() or [f"status {done.returncode}"]
+        return said[-1] if done.returncode else ""
 
     def _shell(self, script: str, given: bytes | None = None) -> str:
         try:
@@ -148,6 +177,9 @@ class Bench:
         for sabotage in self._broken:
             if sabotage.ends:
                 self._shell(sabotage.ends)
+            if sabotage.ends_here:
+                self._shell_here(sabotage.ends_here)
+        write_private(vaults.registry_path(self._site), self._registry, 0o644)
         deploying.apply(self._site, quiet=True)
         plan = deploying.plan(self._site)
         self._broken.clear()

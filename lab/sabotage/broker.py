@@ -11,6 +11,7 @@ _IMPOSTOR = shlex.quote(Path(__file__).with_name("impostor.py").read_text())
 _AT = "$CREDENTIALS/server.crt $CREDENTIALS/server.key 8883 $gw4_iot $gw6_iot"
 _NOT_THE_BROKER = {
     "broker.*": "what answers is no broker: it lets clients in and does nothing for them",
+    "quarantine.broker": "the same for a device in quarantine",
     "host.runs-mosquitto": "the broker is stopped, so that something else can take its place",
 }
 # Other sabotages of the broker itself: they would be hidden where it does not run, or lets everybody in.
@@ -67,6 +68,7 @@ SABOTAGES = (
         may={
             "gateway.mosquitto.mqtts-from-*": "it answers nobody, so silence elsewhere proves nothing",
             "broker.*": "there is none",
+            "quarantine.{isolated,broker}": "a device in quarantine has nothing left to reach",
             "scan.tcp-from-iot": "a declared port is closed",
         },
         apart_from=_NEED_THE_BROKER,
@@ -119,7 +121,7 @@ SABOTAGES = (
         breaks="broker 's/^(require_certificate|use_identity_as_username|use_username_as_clientid) true/\\1 false/;"
         " s/^(allow_anonymous) false/\\1 true/'",
         catches=("broker.refuses-none", "broker.delivers"),
-        may={"broker.*": "nobody has a name, so nobody has rights"},
+        may={"{broker,quarantine}.*": "nobody has a name, so nobody has rights"},
         apart_from=_NEED_THE_BROKER,
     ),
     Sabotage(
@@ -127,14 +129,14 @@ SABOTAGES = (
         title="The broker believes the name that a client says instead of the one in its certificate",
         breaks="broker 's/^(use_identity_as_username) true/\\1 false/; s/^(allow_anonymous) false/\\1 true/'",
         catches=("broker.identity-from-certificate",),
-        may={"broker.*": "who says no name is not let in any more"},
+        may={"{broker,quarantine}.*": "who says no name is not let in any more"},
         apart_from=_NEED_THE_BROKER,
     ),
     Sabotage(
         name="no-revocation",
         title="The broker does not look at the list of revoked devices",
         breaks="broker '/^crlfile/d'",
-        catches=("broker.refuses-revoked",),
+        catches=("broker.refuses-revoked", "broker.revocation-list"),
     ),
     Sabotage(
         name="broken-revocation-list",
@@ -143,7 +145,7 @@ SABOTAGES = (
             printf 'none\\n' >$CREDENTIALS/crl.pem
             systemctl reload mosquitto.service
         """,
-        catches=("broker.refuses-revoked",),
+        catches=("broker.refuses-revoked", "broker.revocation-list"),
         apart_from=_NEED_THE_BROKER,
     ),
     Sabotage(
@@ -178,6 +180,7 @@ SABOTAGES = (
         catches=(
             "broker.denies-{others-telemetry,own-commands,others-commands,listening-in,state}",
             "broker.identity-from-certificate",
+            "quarantine.broker",
         ),
         apart_from=_RIGHTS,
     ),
@@ -186,7 +189,10 @@ SABOTAGES = (
         title="The access rules are broken when the broker reads them again: everybody may do everything",
         breaks="rights 'nonsense'",
         catches=("broker.denies-{others-telemetry,own-commands,others-commands}",),
-        may={"broker.{denies-*,identity-from-certificate,delivers}": "how much is open then is the broker's affair"},
+        may={
+            "broker.{denies-*,identity-from-certificate,delivers}": "how much is open then is the broker's affair",
+            "quarantine.broker": "nor is anybody in quarantine then",
+        },
         apart_from=_NEED_THE_BROKER,
     ),
     Sabotage(
@@ -194,7 +200,10 @@ SABOTAGES = (
         title="A device may write other devices' telemetry",
         breaks="rights 'pattern write devices/+/telemetry/#'",
         catches=("broker.denies-others-telemetry",),
-        may={"broker.identity-from-certificate": "whoever says another's name may now write in it"},
+        may={
+            "broker.identity-from-certificate": "whoever says another's name may now write in it",
+            "quarantine.broker": "so may a device in quarantine",
+        },
     ),
     Sabotage(
         name="commands-to-others",

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from lab.sabotage import broker, machine, network, services
+from lab.sabotage import broker, identities, machine, network, services
 from lab.sabotage.model import Sabotage
 
-SABOTAGES: tuple[Sabotage, ...] = (*services.SABOTAGES, *broker.SABOTAGES, *machine.SABOTAGES, *network.SABOTAGES)
+SABOTAGES: tuple[Sabotage, ...] = (
+    *services.SABOTAGES,
+    *broker.SABOTAGES,
+    *identities.SABOTAGES,
+    *machine.SABOTAGES,
+    *network.SABOTAGES,
+)
 
 # Checks that no sabotage can make fail on a lab of containers, each with the reason.
 OUT_OF_REACH: dict[str, str] = {

@@ -18,16 +18,20 @@ class Sabotage:
     `breaks` is shell, run as root on the gateway behind `tools.sh`. `catches` are patterns of check ids (`*`, and
     `{a,b}` for alternatives): each must be met by a check that fails. `may` are patterns of checks that fall with it,
     each with the reason. `ends` is shell that takes away what no deploy can know of, such as an intruder's own process.
+    `here` and `ends_here` are the same on the operator's side, where the registry is put back by itself; `$REGISTRY`,
+    `$BUNDLES`, `$PYTHON`, `$SITE`, `$DOMAIN` and `$GATEWAY` say what is what there.
     `reads` names an authority's key in the vault that `breaks` gets on its standard input. `apart_from` are patterns of
     the names of other sabotages that would hide this one, or be hidden by it, if they shared a round.
     """
 
     name: str
     title: str
-    breaks: str
     catches: tuple[str, ...]
+    breaks: str = ""
+    here: str = ""
     may: Mapping[str, str] = field(default_factory=dict)
     ends: str = ""
+    ends_here: str = ""
     reads: str = ""
     apart_from: tuple[str, ...] = ()
 

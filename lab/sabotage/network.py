@@ -47,7 +47,10 @@ SABOTAGES = (
             "destinations.vendor-cloud-from-{iot,management,guest,internal}",
             "destinations.others-from-{iot,management,guest,internal}",
         ),
-        may={"segments.forged-senders-from-*": "the honest sender is not heard either"},
+        may={
+            "segments.forged-senders-from-*": "the honest sender is not heard either",
+            "quarantine.isolated": "a free device reaches nobody either",
+        },
         apart_from=("forward-*", "no-translation"),
     ),
     Sabotage(
@@ -159,6 +162,7 @@ tcp dport 22 counter accept"
         title="A rule in front of the others lets devices into the internal segment",
         breaks='nft insert rule inet gatehouse forward iifname "$br_iot" oifname "$br_internal" accept',
         catches=("segments.iot-to-internal",),
+        may={"quarantine.isolated": "devices in quarantine, too"},
     ),
     Sabotage(
         name="guest-to-iot",
@@ -190,6 +194,7 @@ tcp dport 22 counter accept"
             "destinations.*": "nothing keeps devices in, and nothing translates addresses",
             "gateway.*": "every listener and every closed port answers everywhere",
             "scan.*": "the same for scans, or they take too long: every port answers",
+            "quarantine.{isolated,sets-of-*}": "nothing keeps those in quarantine from anything",
         },
         apart_from=("*",),
     ),

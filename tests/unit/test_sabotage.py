@@ -37,7 +37,7 @@ def said(verdict: Verdict, *identities: str) -> dict[str, Check]:
 
 
 def broken(name: str, *catches: str, **more: object) -> Sabotage:
-    return Sabotage(name, "title", "true", catches, **more)  # type: ignore[arg-type]
+    return Sabotage(name, "title", catches, "true", **more)  # type: ignore[arg-type]
 
 
 # patterns
@@ -98,7 +98,7 @@ def test_no_sabotage_keeps_apart_from_one_that_does_not_exist() -> None:
 
 def test_every_sabotage_is_shell_that_a_shell_understands() -> None:
     tools = preamble(load("lab", ROOT), "gateway", "lab") + bench.TOOLS.read_text()
-    scripts = [text for sabotage in SABOTAGES for text in (sabotage.breaks, sabotage.ends)]
+    scripts = [text for s in SABOTAGES for text in (s.breaks, s.ends, s.here, s.ends_here)]
     checked = subprocess.run(["sh", "-n"], input="\n".join([tools, *scripts]), text=True, capture_output=True)
     assert checked.returncode == 0, checked.stderr
 
