@@ -222,6 +222,15 @@ def release(_: Context, name: list[str], site: str = "lab") -> None:
     devices.release(_site(site), name, print)
 
 
+@task(iterable=["program"], help={**SITE, "program": "the program, as the site calls it; more than once for several"})
+@told
+def rotate(_: Context, program: list[str], site: str = "lab") -> None:
+    """Give a program a new password at the broker, and end the session of whoever has the former one."""
+    from deploy import programs
+
+    programs.rotate(_site(site), program, print)
+
+
 @task(
     iterable=["name"],
     help={
@@ -524,6 +533,7 @@ namespace = Collection(
     release,
     renew,
     revoke,
+    rotate,
     sabotage,
     test,
     trust,

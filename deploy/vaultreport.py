@@ -13,6 +13,7 @@ _REPLACED_BY = (
     ("pki/root/key", "a new root: every device gets a new identity (docs/pki.md)"),
     ("pki/devices", "./kit ca.rollover --role devices, then renew the devices"),
     ("pki/services", "./kit ca.rollover --role services, then harden"),
+    ("broker/programs/", "./kit rotate --program NAME"),
     ("", "replaced when it is rotated"),
 )
 

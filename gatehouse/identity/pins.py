@@ -57,9 +57,12 @@ def broker_addresses(site: Site, gateway: str) -> list[str]:
 
 
 def broker_certificate(pki: Pki, site: Site, gateway: str) -> Credential:
-    """The certificate of a gateway's broker: for the names and addresses at which devices reach it."""
+    """The certificate of a gateway's broker: for the names and addresses at which devices and programs reach it."""
     names = [broker_host(site), f"{gateway}.{site.domain}"]
-    return pki.server(f"{BROKER[0]}-{gateway}", names, broker_addresses(site, gateway))
+    here = site.gateways[gateway].networks
+    reached = {s for listener in site.service(BROKER[0]).listeners for s in listener.reachable_from if s in here}
+    addresses = [str(address) for segment in sorted(reached) for address in here[segment].addresses]
+    return pki.server(f"{BROKER[0]}-{gateway}", names, addresses)
 
 
 def pins_of(vault: SecretStore, server: Credential) -> Pins:

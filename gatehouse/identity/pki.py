@@ -111,6 +111,11 @@ class Pki:
     def __repr__(self) -> str:
         return f"<Pki of {self._site_name} ({self._domain})>"
 
+    @property
+    def vault(self) -> SecretStore:
+        """The vault that the PKI is in, for secrets that are no certificates."""
+        return self._vault
+
     # authorities
 
     def ensure(self) -> Pki:

@@ -12,6 +12,7 @@ Probe = dict[str, Any]
 Step = dict[str, Any]
 
 REFUSED = ("none", "expired", "foreign", "revoked", "server")
+NOT_LET_IN = ("wrong-password", "empty-password", "no-password", "no-name", "another-name")
 VERSIONS = ("1.0", "1.1", "1.2", "1.3")
 SUITES_NOT_WANTED = "ALL:!AESGCM:!CHACHA20:!AESCCM:@SECLEVEL=0"  # what TLS 1.2 has besides authenticated encryption
 QUIET = 1.0  # seconds to wait for a message that must not come, after one that came
@@ -145,6 +146,34 @@ def presence(server: Mapping[str, Any], identities: Mapping[str, Shown], seconds
     ]
     credentials = {"good": asdict(identities["good"])}
     return {"id": "broker:presence", "kind": "mqtt", **server, "credentials": credentials, "steps": steps}
+
+
+def programs(server: Mapping[str, Any], name: str, password: str, own: str) -> list[Probe]:
+    """Sessions of a program that says its name with a password: with the right one, and with none that is good."""
+    given = {
+        "right": {"username": name, "password": password},
+        "wrong-password": {"username": name, "password": "x" * len(password)},
+        "empty-password": {"username": name, "password": ""},
+        "no-password": {"username": name},
+        "no-name": {},
+        "another-name": {"username": "program.gatehouse", "password": password},
+    }
+    probes = []
+    for case, credentials in given.items():
+        steps: list[Step] = [{"do": "connect", "as": "program", "with": "given", "client_id": ""}]
+        if case == "right":
+            steps += [
+                {"do": "subscribe", "as": "program", "topic": "#"},
+                {"do": "publish", "as": "program", "topic": f"{own}/proof", "payload": "own"},
+                {"do": "await", "as": "program", "payload": "own", "seconds": 4},
+                *(
+                    {"do": "publish", "as": "program", "topic": t, "payload": "forged"}
+                    for t in (topic(PROBE, "telemetry"), topic(PROBE, "commands"), topic(name, "telemetry"))
+                ),
+            ]
+        asked = {"id": f"programs:{case}", "kind": "mqtt", **server, "credentials": {"given": credentials}}
+        probes.append({**asked, "steps": steps})
+    return probes
 
 
 def handshakes(server: Mapping[str, Any], identities: Mapping[str, Shown], foreign_root: str) -> list[Probe]:

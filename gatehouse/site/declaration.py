@@ -21,7 +21,8 @@ class Listener(Declaration):
     """A port that a service opens, and who may reach it: this is the firewall rule.
 
     `reachable_from` names segments; an empty tuple means loopback only. `broadcast` is for protocols whose clients
-    have no address yet (DHCP, RFC 2131 §4.1): the input rule then can't name the gateway's address.
+    have no address yet (DHCP, RFC 2131 §4.1): the input rule then can't name the gateway's address. A listener with
+    `only_with` is off, and its port closed, unless the site has something in that field (`programs`).
     """
 
     name: str
@@ -33,6 +34,7 @@ class Listener(Declaration):
     data: str
     compromise: str
     broadcast: bool = False
+    only_with: str = ""
 
     @property
     def label(self) -> str:

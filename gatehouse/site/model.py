@@ -22,6 +22,7 @@ HostName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[
 DomainName = Annotated[str, StringConstraints(pattern=r"^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z0-9-]{2,63}$")]
 InterfaceName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,14}$")]
 UserName = Annotated[str, StringConstraints(pattern=r"^[a-z_][a-z0-9_-]{0,31}$")]
+ProgramName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,30}$")]
 HardwareAddress = Annotated[str, StringConstraints(pattern=r"^[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){5}$", to_lower=True)]
 Serial = Annotated[str, StringConstraints(pattern=r"^[1-9a-f][0-9a-f]{0,39}$")]
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
@@ -46,6 +47,10 @@ def _is_host_name(text: str) -> bool:
     """RFC 1123 §2.1; what looks like an IPv4 address is meant as one, and a name never ends in a number."""
     labels = text.removesuffix(".").split(".")
     return len(text) <= 253 and not labels[-1].isdigit() and all(map(_HOST_LABEL.match, labels))
+
+
+# Levels of letters that an ACL takes as they are; `+` is one whole level, `#` the whole rest, `$` is the broker's own.
+_FILTER = re.compile(r"(?!\$)([A-Za-z0-9._$-]+|\+)(/([A-Za-z0-9._$-]+|\+))*(/#)?")
 
 
 class Model(BaseModel):
@@ -202,6 +207,24 @@ class Broker(Model):
     session_expiry: str = Field(default="14d", pattern=r"^[1-9][0-9]*[hdwm]$")
 
 
+class Program(Model):
+    """A program that says its name to the broker with a password, and the topics that it may read and write there.
+
+    Topics are filters (MQTT 5 §4.7): `devices/+/telemetry/#`.
+    """
+
+    reads: tuple[str, ...] = ()
+    writes: tuple[str, ...] = ()
+
+    @field_validator("reads", "writes")
+    @classmethod
+    def _are_filters(cls, filters: tuple[str, ...]) -> tuple[str, ...]:
+        for given in filters:
+            if not _FILTER.fullmatch(given):
+                raise ValueError(f"{given!r} is no topic filter|use one such as devices/+/telemetry/#")
+        return filters
+
+
 class Pkcs11(Model):
     """A hardware token: its PKCS #11 module (a shared library), the token's label, how its keys' labels begin."""
 
@@ -271,6 +294,7 @@ class Site(Model):
     settings: dict[str, Setting] = {}
     destinations: dict[str, Destination] = {}
     broker: Broker = Broker()
+    programs: dict[ProgramName, Program] = {}
     time: Time = Time()
     authority: dict[Literal["root", "services", "devices"], KeyPlace] = {}
     automatic_reboot: str | None = Field(default="03:30", pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$")

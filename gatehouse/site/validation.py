@@ -10,7 +10,7 @@ from typing import Annotated, Any, get_type_hints
 from pydantic import TypeAdapter, ValidationError
 
 from gatehouse.site import model
-from gatehouse.site.declaration import Listener, Service
+from gatehouse.site.declaration import ClosedPort, Listener, Service
 from gatehouse.site.problems import Problem, SiteError
 
 # Fields whose items are validated one by one, so that one bad item hides no problem of the others.
@@ -126,7 +126,7 @@ def _problem(field: str, details: Mapping[str, Any]) -> Problem:
 
 def _salvage(data: Mapping[str, Any]) -> dict[str, Any]:
     """The parts that are sound on their own, so that the whole can be checked despite the rest."""
-    sound: dict[str, Any] = {}
+    sound: dict[str, Any] = {"given": data}
     for name, kind in _TABLES.items():
         sound[name] = {}
         for key, value in _items(data.get(name)).items():
@@ -195,11 +195,20 @@ def _with_settings(sound: Mapping[str, Any]) -> tuple[tuple[Service, ...], list[
             change["port"] = ssh.port
         return listener.model_copy(update=change)
 
-    services = tuple(
-        service.model_copy(update={"listeners": tuple(applied(service, entry) for entry in service.listeners)})
-        for service in sound["services"]
-    )
-    return services, problems
+    services = []
+    for service in sound["services"]:
+        on = tuple(applied(service, entry) for entry in service.listeners if _is_on(entry, sound))
+        off = tuple(
+            ClosedPort(port=entry.port, transport=entry.transport, reason=f"the site has no {entry.only_with}")
+            for entry in service.listeners
+            if not _is_on(entry, sound)
+        )
+        services.append(service.model_copy(update={"listeners": on, "closed": (*service.closed, *off)}))
+    return tuple(services), problems
+
+
+def _is_on(listener: Listener, sound: Mapping[str, Any]) -> bool:
+    return not listener.only_with or bool(sound["given"].get(listener.only_with))
 
 
 def _segment_problems(sound: Mapping[str, Any]) -> Iterator[Problem]:

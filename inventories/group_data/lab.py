@@ -50,5 +50,6 @@ site = Site(
     destinations={
         "vendor-cloud": {"addresses": ["198.51.100.80/32", "2001:db8:51::80/128"], "port": 443, "segments": ["iot"]},
     },
+    programs={"homeassistant": {"reads": ["devices/+/telemetry/#", "devices/+/status"]}},
     devices=read_registry(_registry if _registry.exists() else _first),
 )

@@ -13,7 +13,11 @@ _NOT_THE_BROKER = {
     "broker.*": "what answers is no broker: it lets clients in and does nothing for them",
     "quarantine.broker": "the same for a device in quarantine",
     "host.runs-mosquitto": "the broker is stopped, so that something else can take its place",
+    "programs.*": "nothing answers programs",
+    "gateway.mosquitto.passwords-from-*": "nothing answers programs",
+    "scan.tcp-from-internal": "a declared port is closed",
 }
+_FOR_PROGRAMS_TOO = {"programs.confined": "these rules are for every name, a program's too"}
 # Other sabotages of the broker itself: they would be hidden where it does not run, or lets everybody in.
 _OTHERS = ("plain-*", "broker-*", "broken-*", "no-broker", "no-revocation", "no-rights", "impostor*", "anybody")
 _NEED_THE_BROKER = (
@@ -27,8 +31,13 @@ _NEED_THE_BROKER = (
     "commands-to-others",
     "listening-in",
     "nothing-delivered",
+    "forgotten-program",
+    "any-password",
+    "no-name-needed",
+    "program-everywhere",
+    "passwords-for-all",
 )
-_RIGHTS = ("*-rights", "telemetry-of-others", "commands-to-others", "listening-in", "nothing-delivered")
+_RIGHTS = ("*-rights", "telemetry-of-others", "commands-to-others", "listening-in", "nothing-delivered", "program-*")
 
 SABOTAGES = (
     Sabotage(
@@ -54,22 +63,39 @@ SABOTAGES = (
         name="broker-for-all",
         title="The broker listens on every address, and the firewall lets everybody to it",
         breaks="""
-            broker "/^listener .*:/,\\$d; s/^(listener 8883) .*/\\1/"
+            broker "/^listener 8883 .*:/,/^\\$/d; s/^(listener 8883) .*/\\1/"
             admit input 'fib daddr . iif type local tcp dport 8883 counter accept'
         """,
         catches=("gateway.mosquitto.mqtts-from-{management,guest,internal,internet}",),
         may={"scan.tcp-from-{management,guest,internal,internet}": "what answers is open to a scan, too"},
     ),
     Sabotage(
+        name="passwords-for-all",
+        title="The broker takes passwords on every address, and the firewall lets everybody to it",
+        breaks="""
+            broker "/^listener 8885 .*:/,/^\\$/d; s/^(listener 8885) .*/\\1/"
+            admit input 'fib daddr . iif type local tcp dport 8885 counter accept'
+        """,
+        catches=("gateway.mosquitto.passwords-from-{iot,management,guest,internet}",),
+        may={"scan.tcp-from-{iot,management,guest,internet}": "what answers is open to a scan, too"},
+    ),
+    Sabotage(
         name="no-broker",
         title="The broker is stopped",
         breaks="systemctl stop mosquitto.service",
-        catches=("host.runs-mosquitto", "gateway.mosquitto.mqtts-from-iot", "broker.accepts-devices", "broker.tls-1.3"),
+        catches=(
+            "host.runs-mosquitto",
+            "gateway.mosquitto.{mqtts-from-iot,passwords-from-internal}",
+            "broker.accepts-devices",
+            "broker.tls-1.3",
+            "programs.accepts-password",
+        ),
         may={
-            "gateway.mosquitto.mqtts-from-*": "it answers nobody, so silence elsewhere proves nothing",
+            "gateway.mosquitto.*": "it answers nobody, so silence elsewhere proves nothing",
             "broker.*": "there is none",
             "quarantine.{isolated,broker}": "a device in quarantine has nothing left to reach",
-            "scan.tcp-from-iot": "a declared port is closed",
+            "programs.*": "there is none",
+            "scan.tcp-from-{iot,internal}": "a declared port is closed",
         },
         apart_from=_NEED_THE_BROKER,
     ),
@@ -121,7 +147,10 @@ SABOTAGES = (
         breaks="broker 's/^(require_certificate|use_identity_as_username|use_username_as_clientid) true/\\1 false/;"
         " s/^(allow_anonymous) false/\\1 true/'",
         catches=("broker.refuses-none", "broker.delivers"),
-        may={"{broker,quarantine}.*": "nobody has a name, so nobody has rights"},
+        may={
+            "{broker,quarantine}.*": "nobody has a name, so nobody has rights",
+            "programs.*": "programs without a name are let in, too",
+        },
         apart_from=_NEED_THE_BROKER,
     ),
     Sabotage(
@@ -129,7 +158,10 @@ SABOTAGES = (
         title="The broker believes the name that a client says instead of the one in its certificate",
         breaks="broker 's/^(use_identity_as_username) true/\\1 false/; s/^(allow_anonymous) false/\\1 true/'",
         catches=("broker.identity-from-certificate",),
-        may={"{broker,quarantine}.*": "who says no name is not let in any more"},
+        may={
+            "{broker,quarantine}.*": "who says no name is not let in any more",
+            "programs.*": "clients without a name are allowed",
+        },
         apart_from=_NEED_THE_BROKER,
     ),
     Sabotage(
@@ -182,6 +214,7 @@ SABOTAGES = (
             "broker.identity-from-certificate",
             "quarantine.broker",
         ),
+        may=_FOR_PROGRAMS_TOO,
         apart_from=_RIGHTS,
     ),
     Sabotage(
@@ -192,6 +225,7 @@ SABOTAGES = (
         may={
             "broker.{denies-*,identity-from-certificate,delivers}": "how much is open then is the broker's affair",
             "quarantine.broker": "nor is anybody in quarantine then",
+            **_FOR_PROGRAMS_TOO,
         },
         apart_from=_NEED_THE_BROKER,
     ),
@@ -203,6 +237,7 @@ SABOTAGES = (
         may={
             "broker.identity-from-certificate": "whoever says another's name may now write in it",
             "quarantine.broker": "so may a device in quarantine",
+            **_FOR_PROGRAMS_TOO,
         },
     ),
     Sabotage(
@@ -210,14 +245,14 @@ SABOTAGES = (
         title="A device may command other devices",
         breaks="rights 'pattern write devices/+/commands/#'",
         catches=("broker.denies-others-commands", "broker.denies-own-commands"),
-        may={"broker.identity-from-certificate": "so may a name that has no rights"},
+        may={"broker.identity-from-certificate": "so may a name that has no rights", **_FOR_PROGRAMS_TOO},
     ),
     Sabotage(
         name="listening-in",
         title="A device may read what the others write, and the broker's state",
         breaks="rights 'pattern read devices/#'; rights 'pattern readwrite $SYS/#'",
         catches=("broker.denies-listening-in", "broker.denies-state"),
-        may={"broker.identity-from-certificate": "so may a name that has no rights"},
+        may={"broker.identity-from-certificate": "so may a name that has no rights", **_FOR_PROGRAMS_TOO},
     ),
     Sabotage(
         name="nothing-delivered",
@@ -229,5 +264,38 @@ SABOTAGES = (
         catches=("broker.delivers",),
         may={"broker.{denies-*,identity-from-certificate,limits-packets}": "their own success is gone"},
         apart_from=_RIGHTS,
+    ),
+    Sabotage(
+        name="forgotten-program",
+        title="The broker does not know a program's password",
+        breaks="""
+            edit $CREDENTIALS/passwords '/^program\\.gatehouse_probe:/d'
+            systemctl reload mosquitto.service
+        """,
+        catches=("programs.accepts-password",),
+        may={"programs.{refuses-*,confined}": "their own success is gone"},
+        apart_from=_NEED_THE_BROKER,
+    ),
+    Sabotage(
+        name="any-password",
+        title="Programs need no password: a name is enough",
+        breaks="broker '/^password_file/d; s/^allow_anonymous false/allow_anonymous true/'",
+        catches=("programs.refuses-{wrong-password,empty-password,no-password,another-name}",),
+        may={"programs.confined": "who says its name ends its session"},
+        apart_from=_NEED_THE_BROKER,
+    ),
+    Sabotage(
+        name="no-name-needed",
+        title="Programs need neither name nor password",
+        breaks="broker 's/^allow_anonymous false/allow_anonymous true/; 0,/^use_username_as_clientid true/{//d}'",
+        catches=("programs.refuses-no-name",),
+        apart_from=_NEED_THE_BROKER,
+    ),
+    Sabotage(
+        name="program-everywhere",
+        title="A program may read and write everything",
+        breaks="rights 'user program.gatehouse_probe'; rights 'topic readwrite #'",
+        catches=("programs.confined",),
+        apart_from=_NEED_THE_BROKER,
     ),
 )

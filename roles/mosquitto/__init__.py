@@ -13,6 +13,9 @@ The kit's own clients have names that no device can have (`gatehouse.identity.na
 
     gatehouse-intake            reads telemetry and status of all devices
     gatehouse-control           writes commands to all devices; reads what they ask for, and what waits as an answer
+
+Where the site has `programs`, a second listener takes a user name and a password instead of a certificate. Their names
+begin with `program.`, which no certificate's name can, and each has the topics that the site gives it.
 """
 
 from gatehouse.site import ClosedPort, Flow, Listener, Secret, Service
@@ -34,6 +37,17 @@ service = Service(
             data="telemetry and status of the devices, commands to them",
             compromise="false telemetry from, and commands to, the device whose key was stolen, until it is revoked",
         ),
+        Listener(
+            name="passwords",
+            port=8885,
+            encryption="tls",
+            authentication="user name and password, generated, one for each of the site's programs",
+            reachable_from=("internal",),
+            data="what the site lets its programs read and write",
+            compromise="whoever has a program's password does from anywhere in the segment what that program may, until"
+            " it is rotated; a password can be copied, guessed at, and is known to the broker when it is shown",
+            only_with="programs",
+        ),
     ),
     flows=(
         Flow(
@@ -49,6 +63,7 @@ service = Service(
         Secret(name="server key", kind="key", rotation_days=365, consumers=("mosquitto",)),
         Secret(name="server certificate", kind="certificate", rotation_days=240, consumers=("mosquitto",)),
         Secret(name="revocation list", kind="certificate", rotation_days=60, consumers=("mosquitto",)),
+        Secret(name="password of a program", kind="password", rotation_days=180, consumers=("mosquitto",)),
     ),
     closed=(
         ClosedPort(port=1883, reason="MQTT in the clear"),

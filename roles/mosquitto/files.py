@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from gatehouse.identity import programs
 from gatehouse.identity.pins import broker_certificate
 from gatehouse.proof.credentials import CUT_OFF
+from gatehouse.site import Program
 from roles import rendering
 from roles.mosquitto import service
 from roles.nftables import service as nftables
@@ -16,7 +18,7 @@ CONFIGURATION = "/etc/mosquitto/conf.d/gatehouse.conf"
 CREDENTIALS = "/etc/mosquitto/gatehouse"
 SANDBOX = f"/etc/systemd/system/{UNIT}.d/50-gatehouse.conf"
 # What SIGHUP makes the broker read again (mosquitto(8), "Signals"), and what only a start does.
-REREAD = tuple(f"{CREDENTIALS}/{name}" for name in ("acl", "crl.pem", "server.crt", "server.key"))
+REREAD = tuple(f"{CREDENTIALS}/{name}" for name in ("acl", "crl.pem", "passwords", "server.crt", "server.key"))
 READ_AT_START = (CONFIGURATION, SANDBOX, f"{CREDENTIALS}/ca.crt")
 LOADS = (*READ_AT_START, *REREAD)
 GUARD = "/usr/lib/gatehouse/mosquitto-guard"
@@ -33,9 +35,17 @@ def addresses(target: Target) -> list[str]:
 
 def tools() -> list[rendering.File]:
     """The programs that the operator's commands run there."""
-    programs = {DISCONNECT: "disconnect.py", EXCHANGE: "exchange.py", SEEN: "seen.py"}
+    scripts = {DISCONNECT: "disconnect.py", EXCHANGE: "exchange.py", SEEN: "seen.py"}
     here = Path(__file__)
-    return [rendering.File(path, here.with_name(name).read_bytes(), mode=0o755) for path, name in programs.items()]
+    return [rendering.File(path, here.with_name(name).read_bytes(), mode=0o755) for path, name in scripts.items()]
+
+
+def passwords(target: Target) -> list[tuple[str, int]]:
+    """Where programs say their names with a password: (address, port); nowhere unless the site has programs."""
+    if not target.site.programs:
+        return []
+    port = target.site.listener(service.name, "passwords").port
+    return [(address, port) for address in target.listens_on(service.name, "passwords")]
 
 
 def configuration(target: Target) -> list[rendering.File]:
@@ -52,6 +62,7 @@ def configuration(target: Target) -> list[rendering.File]:
             credentials=CREDENTIALS,
             port=target.site.listener(service.name, "mqtts").port,
             addresses=addresses(target),
+            passwords=passwords(target),
         ),
         acl(target),
         rendering.template(
@@ -64,8 +75,20 @@ def acl(target: Target) -> rendering.File:
     """Patterns for all devices, and a few lines for each one in quarantine: one of the compliance suite always is."""
     quarantined = [CUT_OFF, *(d.name for d in target.site.devices_of(target.name) if d.status == "quarantined")]
     return rendering.template(
-        "mosquitto", f"{CREDENTIALS}/acl", group=service.user, mode=0o640, quarantined=quarantined
+        "mosquitto",
+        f"{CREDENTIALS}/acl",
+        group=service.user,
+        mode=0o640,
+        quarantined=quarantined,
+        programs=_rights(target),
     )
+
+
+def _rights(target: Target) -> dict[str, Program]:
+    """What programs may do, by the names that they say; the compliance suite has a topic of its own."""
+    named = target.site.programs
+    probe = {programs.PROBE: Program(reads=(f"{programs.PROBE}/#",), writes=(f"{programs.PROBE}/#",))} if named else {}
+    return {programs.user_name(name): program for name, program in {**named, **probe}.items()}
 
 
 def credentials(target: Target) -> list[rendering.File]:
@@ -76,6 +99,7 @@ def credentials(target: Target) -> list[rendering.File]:
         "crl.pem": target.pki.crl(),
         "server.crt": server.chain_pem,
         "server.key": server.private_key_pem,
+        "passwords": programs.password_file(target.pki.vault, target.site.programs),
     }
     return [
         rendering.File(f"{CREDENTIALS}/{name}", content, group=service.user, mode=0o640)

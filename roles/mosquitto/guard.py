@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import secrets
 import shutil
 import socket
 import ssl
@@ -22,8 +23,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from base64 import b64encode
 from datetime import UTC, datetime
-from hashlib import sha256
+from hashlib import pbkdf2_hmac, sha256
 from pathlib import Path
 from typing import BinaryIO
 
@@ -33,8 +35,10 @@ CONFIGURATION = Path("/etc/mosquitto/conf.d/gatehouse.conf")
 STAMP = Path("/run/gatehouse/loaded") / UNIT
 KEPT = Path("/run/gatehouse/kept") / UNIT
 # Files that SIGHUP makes the broker read again; any other needs a start.
-REREAD = ("crlfile", "certfile", "keyfile", "acl_file")
+REREAD = ("crlfile", "certfile", "keyfile", "acl_file", "password_file")
 FILES = (*REREAD, "cafile")
+OPTIONAL = ("password_file",)
+TRIAL = "gatehouse-trial"  # a user name that nobody has
 PATIENCE = 10.0  # seconds: for a broker to answer
 POLL = 0.02  # seconds: between two looks
 
@@ -49,6 +53,7 @@ class Refused(Exception):
 
 
 Settings = list[tuple[str, str]]
+_PASSWORDS = re.compile(r"([a-z0-9._-]+:\$7\$[1-9][0-9]*\$[A-Za-z0-9+/]{16}\$[A-Za-z0-9+/]{86}==\n)*")
 _LIST = re.compile(r"-----BEGIN X509 CRL-----\n[A-Za-z0-9+/=\n]+-----END X509 CRL-----\n")
 
 
@@ -58,9 +63,16 @@ def read(path: Path) -> Settings:
     return [(line.partition(" ")[0], line.partition(" ")[2].strip()) for line in lines if line and line[0] != "#"]
 
 
-def listeners(settings: Settings) -> list[tuple[str, int]]:
-    """The (address, port) of each listener."""
-    return [(v.split()[1], int(v.split()[0])) for name, v in settings if name == "listener"]
+def listeners(settings: Settings) -> dict[tuple[str, int], bool]:
+    """The (address, port) of each listener, and whether the name of a client is that in its certificate."""
+    found: dict[tuple[str, int], bool] = {}
+    for name, value in settings:
+        if name == "listener":
+            place = (value.split()[1], int(value.split()[0]))
+            found[place] = False
+        elif name == "use_identity_as_username" and value == "true":
+            found[place] = True
+    return found
 
 
 # A trial in private, before anything is replaced
@@ -70,7 +82,9 @@ def check(root: Path) -> None:
     """Refuses the files below `root` unless a broker starts on them and lets nobody in who must stay out."""
     settings = read(root / CONFIGURATION.relative_to("/"))
     used = {name: root / value.lstrip("/") for name, value in settings if name in FILES}
-    if lacking := [name for name in FILES if name not in used or not used[name].is_file()]:
+    by_password = not all(listeners(settings).values())
+    wanted = [name for name in FILES if name in used or name not in OPTIONAL or by_password]
+    if lacking := [name for name in wanted if name not in used or not used[name].is_file()]:
         raise Refused(f"the broker's configuration names no {lacking[0]}, or the file is not there")
     _still_good(used)
     if not _only_the_list_differs(root, settings):
@@ -114,6 +128,9 @@ def _still_good(used: dict[str, Path]) -> None:
         raise Refused("the revocation list holds none")
     if "".join(lists) != text:
         raise Refused("the revocation list is broken: not all of it is one")
+    # Of a line that it can't read the broker says little, and lets that user in with no password, or not at all.
+    if "password_file" in used and not _PASSWORDS.fullmatch(used["password_file"].read_text(errors="replace")):
+        raise Refused("the file of passwords is broken: not every line is a name and a hash")
     for pem in lists:
         done = _openssl("crl", "-noout", "-nextupdate", "-CAfile", str(used["cafile"]), input=pem)
         if done.returncode or "verify OK" not in done.stderr:
@@ -128,8 +145,12 @@ def _openssl(*arguments: str, input: str | None = None) -> subprocess.CompletedP
 
 
 def _try(scratch: Path, settings: Settings, allow_older: bool) -> None:
-    """Starts a broker on loopback with the staged settings, and a plain listener more, to ask the ACL itself."""
-    secured, plain = [("127.0.0.1", _free_port()) for _ in listeners(settings)], ("127.0.0.1", _free_port())
+    """Starts a broker on loopback with the staged settings, and a plain listener more, to ask the ACL itself.
+
+    It knows one user more, of a name without rights, whose password lives as long as this trial.
+    """
+    secured = {("127.0.0.1", _free_port()): by_certificate for by_certificate in listeners(settings).values()}
+    plain, trial = ("127.0.0.1", _free_port()), secrets.token_hex(16)
     ports = iter(secured)
     lines = []
     for name, value in settings:
@@ -138,11 +159,14 @@ def _try(scratch: Path, settings: Settings, allow_older: bool) -> None:
         elif name == "listener":
             address, port = next(ports)
             lines.append(f"listener {port} {address}")
-        elif name == "allow_anonymous":
-            # For the plain listener: the others ask for a certificate before this counts.
-            lines.append("allow_anonymous true")
         elif name not in ("persistence", "persistence_location", "log_dest", "pid_file"):
             lines.append(f"{name} {value}")
+    passwords = scratch / "password_file"
+    known = passwords.read_text() if passwords.exists() else ""
+    passwords.write_text(f"{known}{TRIAL}:{_hashed(trial)}\n")
+    shutil.chown(passwords, "root", USER)
+    passwords.chmod(0o640)
+    lines = [f"password_file {passwords}", *(line for line in lines if not line.startswith("password_file "))]
     lines += [f"listener {plain[1]} {plain[0]}", "log_dest stderr", ""]
     configuration = scratch / "trial.conf"
     configuration.write_text("\n".join(lines))
@@ -156,9 +180,11 @@ def _try(scratch: Path, settings: Settings, allow_older: bool) -> None:
     try:
         for place in (plain, *secured):
             _wait_for(place, broker, said)
-        for place in secured:
-            _prove(place, scratch / "certfile", scratch / "cafile", allow_older)
-        _is_closed(plain)
+        for place, by_certificate in secured.items():
+            _prove(place, by_certificate, scratch / "certfile", scratch / "cafile", allow_older)
+            if not by_certificate and not _lets_in(_ask(place, scratch / "cafile", say=_connect(TRIAL, trial))[1]):
+                raise Refused("the broker takes no password, not even the right one")
+        _is_closed(plain, trial)
     finally:
         broker.kill()
         broker.wait()
@@ -181,16 +207,35 @@ def _wait_for(place: tuple[str, int], broker: subprocess.Popen[bytes], said: Pat
         time.sleep(POLL)
 
 
-def _is_closed(place: tuple[str, int]) -> None:
-    """A client without a name must not be allowed to publish: with a lost ACL everybody may do everything."""
+def _hashed(password: str) -> str:
+    """A password as mosquitto_passwd(1) writes it: PBKDF2 with SHA-512, salt and result in base64."""
+    salt = secrets.token_bytes(12)
+    made = pbkdf2_hmac("sha512", password.encode(), salt, 101)
+    return f"$7$101${b64encode(salt).decode()}${b64encode(made).decode()}"
+
+
+def _connect(name: str, password: str) -> bytes:
+    """CONNECT with a user name and a password (MQTT 5 §3.1.3)."""
+    fields = b"".join(len(part).to_bytes(2, "big") + part for part in (name.encode(), password.encode()))
+    body = bytes([0, 4, *b"MQTT", 5, 0xC2, 0, 30, 0, 0, 0]) + fields
+    return bytes([0x10, len(body)]) + body
+
+
+def _lets_in(answer: bytes) -> bool:
+    """Whether this is a CONNACK with reason code 0."""
+    return answer[:1] == b"\x20" and answer[3:4] == b"\0"
+
+
+def _is_closed(place: tuple[str, int], trial: str) -> None:
+    """A client without rights must not be allowed to publish: with a lost ACL everybody may do everything."""
     with socket.create_connection(place, PATIENCE) as connection:
         answers = connection.makefile("rb")
-        connection.sendall(CONNECT)
+        connection.sendall(_connect(TRIAL, trial))
         _packet(answers)
         connection.sendall(PUBLISH)
         kind, body = _packet(answers)
     if kind != PUBACK or body[2:3] != bytes([NOT_AUTHORISED]):
-        raise Refused("the ACL is not in force: a client without a name may publish")
+        raise Refused("the ACL is not in force: a client without rights may publish")
 
 
 def _packet(answers: BinaryIO) -> tuple[int, bytes]:
@@ -236,7 +281,7 @@ def _was_reread(mark: str) -> None:
         time.sleep(POLL)
     # It serves nobody while it reads: once it has answered, whatever it had to say is said.
     settings = read(CONFIGURATION)
-    _ask(listeners(settings)[0], Path(dict(settings)["cafile"]))
+    _ask(next(iter(listeners(settings))), Path(dict(settings)["cafile"]))
     until = time.monotonic() + PATIENCE
     while "onnection from" not in since.partition("Reloading config.")[2] and time.monotonic() < until:
         time.sleep(POLL)
@@ -254,19 +299,29 @@ def prove() -> None:
     """Refuses the running broker unless every listener has the new certificate and turns strangers away."""
     settings = read(CONFIGURATION)
     files = dict(settings)
-    for place in listeners(settings):
-        _prove(place, Path(files["certfile"]), Path(files["cafile"]), files.get("tls_version") != "tlsv1.3")
+    older = files.get("tls_version") != "tlsv1.3"
+    for place, by_certificate in listeners(settings).items():
+        _prove(place, by_certificate, Path(files["certfile"]), Path(files["cafile"]), older)
     shutil.rmtree(KEPT, ignore_errors=True)
 
 
-def _prove(place: tuple[str, int], certificate: Path, authorities: Path, allow_older: bool) -> None:
-    """One connection that must come as far as the request for a certificate, and must fail there without one."""
+def _prove(
+    place: tuple[str, int], by_certificate: bool, certificate: Path, authorities: Path, allow_older: bool
+) -> None:
+    """One connection that must come as far as the request for a certificate, and must fail there without one.
+
+    Where passwords are asked for: as far as CONNECT, and fail there without a name, and with a wrong password.
+    """
     where = f"{place[0]} port {place[1]}"
     served, answer = _ask(place, authorities)
     if served != ssl.PEM_cert_to_DER_cert(certificate.read_text().partition("-----END CERTIFICATE-----")[0] + _END):
         raise Refused(f"{where} does not serve the certificate that is in the file")
-    if answer:
+    if by_certificate and answer:
         raise Refused(f"{where} answers a client that has no certificate")
+    if not by_certificate:
+        guess = _ask(place, authorities, say=_connect(TRIAL, secrets.token_hex(16)))[1]
+        if _lets_in(answer) or _lets_in(guess) or not answer[:1] == guess[:1] == b"\x20":
+            raise Refused(f"{where} does not turn away who has no password")
     if not allow_older:
         try:
             _ask(place, authorities, newest=ssl.TLSVersion.TLSv1_2)
@@ -279,7 +334,10 @@ _END = "-----END CERTIFICATE-----\n"
 
 
 def _ask(
-    place: tuple[str, int], authorities: Path, newest: ssl.TLSVersion = ssl.TLSVersion.MAXIMUM_SUPPORTED
+    place: tuple[str, int],
+    authorities: Path,
+    newest: ssl.TLSVersion = ssl.TLSVersion.MAXIMUM_SUPPORTED,
+    say: bytes = CONNECT,
 ) -> tuple[bytes, bytes]:
     """The certificate that is served (DER), and what is answered to a CONNECT without one of the client's."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -290,7 +348,7 @@ def _ask(
         with socket.create_connection(place, PATIENCE) as plain, context.wrap_socket(plain) as connection:
             served = connection.getpeercert(binary_form=True) or b""
             try:
-                connection.sendall(CONNECT)
+                connection.sendall(say)
                 return served, connection.recv(4)
             except (ssl.SSLError, ConnectionError):
                 return served, b""

@@ -20,7 +20,7 @@ from testinfra.host import Host
 from deploy import vaults
 from deploy.inventory import connection
 from gatehouse.errors import GatehouseError
-from gatehouse.identity import Pki, Vault
+from gatehouse.identity import Pki, Vault, programs
 from gatehouse.proof import expect, plays
 from gatehouse.proof.channel import START, Agent, ProbeError
 from gatehouse.proof.credentials import CUT_OFF_HARDWARE, Shown, foreign_anchor, shown
@@ -438,6 +438,25 @@ class Live:
         """Where devices reach the broker: `(segment, address)`, the main one first."""
         reach = [segment for segment in self.mqtts.listener.reachable_from if segment in self.places]
         return [(s, a) for s in reach for a in self.place(s).gateway if self.place(s).family(a)]
+
+    @cached_property
+    def programs(self) -> dict[str, Observation]:
+        """Plays a program of the suite's own at each address where programs are declared; by `ID@ADDRESS`."""
+        listener = self.site.listener("mosquitto", "passwords")
+        found: dict[str, Observation] = {}
+        secret = programs.password_of(self.pki.vault, programs.PROBE)
+        for segment in (s for s in listener.reachable_from if s in self.places):
+            for address in (a for a in self.place(segment).gateway if self.place(segment).family(a)):
+                server = {
+                    "address": address,
+                    "port": listener.port,
+                    "ca": self.pki.trust_anchor.decode(),
+                    "server_name": f"broker.{self.site.domain}",
+                }
+                probes = plays.programs(server, programs.user_name(programs.PROBE), secret, programs.PROBE)
+                for seen in self.ask({segment: probes})[segment]:
+                    found[f"{seen.probe['id']}@{address}"] = seen
+        return found
 
     @cached_property
     def broker(self) -> dict[str, Observation]:

@@ -72,7 +72,7 @@ def test_a_trial_leaves_nothing_behind(staged: Staged) -> None:
         ("crl.pem", b"junk\n", "holds none"),
         ("crl.pem", b"-----BEGIN X509 CRL-----\nTUlJ\n-----END X509 CRL-----\n", "broken"),
         ("acl", b"pattern bogus devices/%u\n", "does not start.*acl"),
-        ("acl", b"topic readwrite #\n", "ACL is not in force"),
+        ("acl", b"pattern readwrite #\n", "ACL is not in force"),
         ("ca.crt", b"", "broken, or not signed"),
         ("server.crt", b"junk\n", "server certificate is broken"),
     ],
@@ -124,6 +124,40 @@ def test_the_command_says_in_one_line_why_it_refuses(staged: Staged) -> None:
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 1
     assert done.stderr == "gatehouse: mosquitto: the revocation list holds none\n"
+
+
+@pytest.fixture
+def with_programs(gateway_of: Callable[..., Target], tmp_path: Path) -> Staged:
+    settings = {"mosquitto": {"reachable_from": {"passwords": ["iot"]}}}
+    target = gateway_of(iot=LOOPBACK, programs={"homeassistant": {"reads": ["devices/#"]}}, settings=settings)
+    return Staged(target, tmp_path / "programs")
+
+
+def test_a_listener_for_passwords_is_accepted(with_programs: Staged) -> None:
+    guard.check(with_programs.root)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"junk\n", b"program.homeassistant:\n", b"program.homeassistant:secret\n", b"program.x:$7$101$AAAA$AAAA\n"],
+)
+def test_a_broken_file_of_passwords_is_refused(with_programs: Staged, content: bytes) -> None:
+    with_programs.replace("passwords", content)
+    with pytest.raises(guard.Refused, match="file of passwords is broken"):
+        guard.check(with_programs.root)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "why"),
+    [
+        ("password_file ", "# password_file ", "names no password_file"),
+        ("use_identity_as_username true", "use_identity_as_username false", "does not turn away who has no password"),
+    ],
+)
+def test_a_listener_where_a_name_is_enough_is_refused(with_programs: Staged, old: str, new: str, why: str) -> None:
+    with_programs.edit(old, new)
+    with pytest.raises(guard.Refused, match=why):
+        guard.check(with_programs.root)
 
 
 @pytest.fixture

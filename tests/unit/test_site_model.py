@@ -187,6 +187,37 @@ def test_a_site_need_not_have_every_usual_segment_but_a_listener_for_any_other_i
     assert "unknown segment 'nowhere'" in problems(data)[0]
 
 
+PASSWORDS = BROKER.listeners[0].model_copy(
+    update={"name": "passwords", "port": 8885, "reachable_from": ("iot",), "only_with": "programs"}
+)
+
+
+def with_programs(**programs: Any) -> dict[str, Any]:
+    both = BROKER.model_copy(update={"listeners": (*BROKER.listeners, PASSWORDS)})
+    return {**description(), "services": (both, SSH), "programs": programs}
+
+
+def test_a_listener_that_nothing_turns_on_is_none_and_its_port_must_stay_closed() -> None:
+    off, on = (Site(**with_programs(**given)).service("mosquitto") for given in ({}, {"nodered": {}}))
+    assert [listener.name for listener in off.listeners] == ["mqtts"]
+    assert [port.port for port in off.closed] == [1883, 8885]
+    assert [listener.name for listener in on.listeners] == ["mqtts", "passwords"]
+    assert [port.port for port in on.closed] == [1883]
+
+
+@pytest.mark.parametrize("name", ["gatehouse_probe", "a b", "UPPER", "", "x" * 40, "a.b", "+"])
+def test_a_program_has_a_plain_name(name: str) -> None:
+    assert "programs" in problems(with_programs(**{name: {}}))[0]
+    assert Site(**with_programs(nodered={})).programs
+
+
+@pytest.mark.parametrize("given", ["", "#/a", "a/#/b", "a+", "a/b+", "$SYS/#", "a b", "a\nuser x", "a//b", "/a", "ä"])
+def test_a_topic_of_a_program_is_one_that_an_acl_takes_as_it_is_meant(given: str) -> None:
+    assert "is no topic filter" in problems(with_programs(nodered={"reads": [given]}))[0]
+    for good in ("a", "a/b", "+/b", "a/+/c/#", "devices/+/telemetry/#"):
+        assert Site(**with_programs(nodered={"writes": [good]}))
+
+
 def test_the_sites_ssh_port_moves_the_listener() -> None:
     assert Site(**changed("ssh/port", 2222)).listener("ssh", "ssh").port == 2222
 

@@ -67,9 +67,10 @@ class Session:
         if connection is None:
             return agreed
         self._connection = connection
-        flags = 0x02 | (0x80 if username is not None else 0)
+        username, password = username or probe.get("username"), probe.get("password")
+        flags = 0x02 | (0x80 if username is not None else 0) | (0x40 if password is not None else 0)
         body = text("MQTT") + bytes([5, flags]) + struct.pack(">H", keep_alive) + b"\0" + text(client_id)
-        self._send(packet(CONNECT, body + (text(username) if username is not None else b"")))
+        self._send(packet(CONNECT, body + b"".join(text(given) for given in (username, password) if given is not None)))
         answer = self._answer((CONNACK, 0))
         if answer is None:
             return {**agreed, **(self.ended or {"outcome": "silent"})}
@@ -202,8 +203,9 @@ class Session:
 def mqtt(probe: Probe) -> Result:
     """Plays `steps`, each `{"do": …, "as": SESSION, …}`; one outcome a step, and what each session received.
 
-    connect (`with`: a name in `credentials`, or absent for none; `client_id`, `username`), subscribe (`topic`), publish
-    (`topic`, `payload` or its `size` in bytes), await (`payload`, `seconds`), ping, close. A step of a session that
+    connect (`with`: a name in `credentials`, with `chain` and `key` or `username` and `password`, absent for none;
+    `client_id`, `username`), subscribe (`topic`), publish (`topic`, `payload` or its `size` in bytes), await
+    (`payload`, `seconds`), ping, close. A step of a session that
     is not connected is `skipped`.
     """
     sessions: dict[str, Session] = {}
