@@ -51,7 +51,7 @@ def issue(site: Site, role: str) -> str:
     rollover = vaults.open_pki(site).rollover(role)
     if not rollover.switch() and not rollover.former:
         return f"no {role} CA is prepared; {rollover.issuing} issues (begin without --issue)"
-    then = "renew the devices" if role == "devices" else "harden every gateway"
+    then = f"./kit renew --site {site.name} until no device waits" if role == "devices" else "harden every gateway"
     return (
         f"{role} CA {rollover.issuing} issues; trusted still: {', '.join(rollover.former)}.\n"
         f"Next: {then}, then: ./kit ca.drop --role {role} --site {site.name}"

@@ -11,7 +11,7 @@ from gatehouse.identity import Vault
 # How a secret that a leaver has seen is replaced, by the beginning of its name; the first that fits counts.
 _REPLACED_BY = (
     ("pki/root/key", "a new root: every device gets a new identity (docs/pki.md)"),
-    ("pki/devices", "./kit ca.rollover --role devices, then renew the devices"),
+    ("pki/devices", "./kit ca.rollover --role devices, then ./kit renew"),
     ("pki/services", "./kit ca.rollover --role services, then harden"),
     ("broker/programs/", "./kit rotate --program NAME"),
     ("", "replaced when it is rotated"),

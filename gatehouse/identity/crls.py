@@ -23,6 +23,8 @@ class Crls:
     def __init__(self, vault: SecretStore, authorities: Authorities) -> None:
         self._vault = vault
         self._authorities = authorities
+        # Thousands of devices are asked for in a row, and of each whether it is revoked.
+        self._read: tuple[bytes | None, dict[int, revocation.Revocation]] = (None, {})
 
     def revoke(self, serials: Iterable[int], reason: str, when: datetime.datetime) -> None:
         """Note revocations; of one that is noted already the first date and reason stay. Raises `PkiError`."""
@@ -35,7 +37,10 @@ class Crls:
         """Return every revocation ever made, by serial number."""
         if _REVOKED not in self._vault:
             return {}
-        return revocation.from_json(self._vault.get(_REVOKED))
+        noted = self._vault.get(_REVOKED)
+        if noted != self._read[0]:
+            self._read = noted, revocation.from_json(noted)
+        return dict(self._read[1])
 
     def current(self, now: datetime.datetime) -> list[bytes]:
         """Return the list of each trusted devices authority, PEM, the issuing one's first; signed where it must be."""

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
 
+from gatehouse.identity.renewal import certificate_topic, request_topic
 from gatehouse.proof.credentials import CUT_OFF, OBSERVER, OTHER_PROBE, PROBE, Shown
 
 Probe = dict[str, Any]
@@ -39,9 +40,12 @@ def rights(server: Mapping[str, Any], identities: Mapping[str, Shown]) -> Probe:
         {"do": "connect", "as": "device", "with": "good", "client_id": PROBE},
         {"do": "connect", "as": "other", "with": "other", "client_id": OTHER_PROBE},
         *({"do": "subscribe", "as": "observer", "topic": t} for t in (own, others)),
+        *({"do": "subscribe", "as": "observer", "topic": request_topic(name)} for name in (PROBE, OTHER_PROBE)),
         {"do": "subscribe", "as": "other", "topic": topic(OTHER_PROBE, "commands")},
+        {"do": "subscribe", "as": "other", "topic": certificate_topic(OTHER_PROBE)},
         *({"do": "subscribe", "as": "device", "topic": t} for t in (topic(PROBE, "commands"), "#", "$SYS/#")),
         *({"do": "subscribe", "as": "device", "topic": t} for t in (others, topic(OTHER_PROBE, "commands"))),
+        *({"do": "subscribe", "as": "device", "topic": certificate_topic(name)} for name in (PROBE, OTHER_PROBE)),
         {"do": "publish", "as": "device", "topic": own, "payload": "own telemetry"},
         {"do": "await", "as": "observer", "payload": "own telemetry", "seconds": 4},
         {"do": "publish", "as": "other", "topic": others, "payload": "the other's telemetry"},
@@ -50,6 +54,14 @@ def rights(server: Mapping[str, Any], identities: Mapping[str, Shown]) -> Probe:
         {"do": "publish", "as": "device", "topic": topic(PROBE, "commands"), "payload": "own command"},
         {"do": "publish", "as": "device", "topic": topic(OTHER_PROBE, "commands"), "payload": "forged command"},
         {"do": "publish", "as": "device", "topic": "$SYS/broker/proof", "payload": "forged state"},
+        {"do": "publish", "as": "device", "topic": request_topic(OTHER_PROBE), "payload": "forged request"},
+        {"do": "publish", "as": "device", "topic": certificate_topic(PROBE), "payload": "own certificate"},
+        {"do": "publish", "as": "device", "topic": request_topic(PROBE), "payload": "own request"},
+        {"do": "await", "as": "observer", "payload": "own request", "seconds": 4},
+        {"do": "publish", "as": "observer", "topic": certificate_topic(OTHER_PROBE), "payload": "the other's answer"},
+        {"do": "await", "as": "other", "payload": "the other's answer", "seconds": 4},
+        {"do": "publish", "as": "observer", "topic": certificate_topic(PROBE), "payload": "answer"},
+        {"do": "await", "as": "device", "payload": "answer", "seconds": 4},
         {"do": "publish", "as": "observer", "topic": topic(OTHER_PROBE, "commands"), "payload": "command to the other"},
         {"do": "await", "as": "other", "payload": "command to the other", "seconds": 4},
         {"do": "publish", "as": "observer", "topic": topic(PROBE, "commands"), "payload": "command"},

@@ -36,8 +36,14 @@ _NEED_THE_BROKER = (
     "no-name-needed",
     "program-everywhere",
     "passwords-for-all",
+    "requests-of-others",
+    "answers-to-others",
+    "no-requests",
 )
-_RIGHTS = ("*-rights", "telemetry-of-others", "commands-to-others", "listening-in", "nothing-delivered", "program-*")
+_RIGHTS = (
+    *("*-rights", "telemetry-of-others", "commands-to-others", "listening-in", "nothing-delivered", "program-*"),
+    *("requests-of-others", "answers-to-others", "no-requests"),
+)
 
 SABOTAGES = (
     Sabotage(
@@ -211,6 +217,7 @@ SABOTAGES = (
         breaks="broker '/^acl_file/d'",
         catches=(
             "broker.denies-{others-telemetry,own-commands,others-commands,listening-in,state}",
+            "broker.denies-{others-requests,own-answers,others-answers}",
             "broker.identity-from-certificate",
             "quarantine.broker",
         ),
@@ -245,14 +252,51 @@ SABOTAGES = (
         title="A device may command other devices",
         breaks="rights 'pattern write devices/+/commands/#'",
         catches=("broker.denies-others-commands", "broker.denies-own-commands"),
-        may={"broker.identity-from-certificate": "so may a name that has no rights", **_FOR_PROGRAMS_TOO},
+        may={
+            "broker.identity-from-certificate": "so may a name that has no rights",
+            "broker.denies-own-answers": "an answer is a command",
+            **_FOR_PROGRAMS_TOO,
+        },
     ),
     Sabotage(
         name="listening-in",
         title="A device may read what the others write, and the broker's state",
         breaks="rights 'pattern read devices/#'; rights 'pattern readwrite $SYS/#'",
         catches=("broker.denies-listening-in", "broker.denies-state"),
-        may={"broker.identity-from-certificate": "so may a name that has no rights", **_FOR_PROGRAMS_TOO},
+        may={
+            "broker.identity-from-certificate": "so may a name that has no rights",
+            "broker.denies-others-answers": "what is answered to others as well",
+            **_FOR_PROGRAMS_TOO,
+        },
+    ),
+    Sabotage(
+        name="requests-of-others",
+        title="A device may ask for a certificate in another device's name",
+        breaks="rights 'pattern write devices/+/identity/+'",
+        catches=("broker.denies-others-requests",),
+        may=_FOR_PROGRAMS_TOO,
+    ),
+    Sabotage(
+        name="answers-to-others",
+        title="A device may read the certificates that others are sent, and send itself one",
+        breaks="rights 'pattern readwrite devices/+/commands/identity/certificate'",
+        catches=("broker.denies-others-answers", "broker.denies-own-answers"),
+        may={
+            "broker.denies-listening-in": "that is listening in, too",
+            "broker.identity-from-certificate": "so may a name that has no rights",
+            **_FOR_PROGRAMS_TOO,
+        },
+    ),
+    Sabotage(
+        name="no-requests",
+        title="The rule by which devices ask for their next certificate is gone",
+        breaks="""
+            edit $CREDENTIALS/acl '/^pattern write .*identity/d'
+            systemctl reload mosquitto.service
+        """,
+        catches=("broker.takes-requests",),
+        may={"broker.denies-others-requests": "its own success is gone"},
+        apart_from=_RIGHTS,
     ),
     Sabotage(
         name="nothing-delivered",

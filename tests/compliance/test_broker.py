@@ -173,14 +173,15 @@ def test_what_a_device_publishes_under_its_own_topic_is_received(live, evidence)
     assert steps[3]["outcome"] == "received", "a command did not reach the device"
 
 
-def refused_and_not_delivered(live, evidence, payload, to):
+def refused_and_not_delivered(live, evidence, payload, to, control=""):
     """The reason code says no, and the message does not come; another one over the same sessions does."""
     seen = played(live, "rights")
     step = one(seen, "publish", "device", payload=payload)
     note_session(evidence, seen, step)
     assert payload not in received(seen, to), f"{payload} was delivered"
     assert step["code"] == NOT_AUTHORISED, f"{payload}: {step['outcome']}, code {step.get('code')}"
-    control = {"observer": "the other's telemetry", "other": "command to the other", "device": "command"}[to]
+    usual = {"observer": "the other's telemetry", "other": "command to the other", "device": "command"}
+    control = control or usual[to]
     control_step = one(seen, "await", to, payload=control)
     note_session(evidence, seen, control_step)
     if control_step["outcome"] != "received":
@@ -206,6 +207,49 @@ def test_a_device_cannot_command_itself(live, evidence):
 def test_a_device_cannot_command_another(live, evidence):
     """Publishing on another device's command topic is refused, and does not arrive there."""
     refused_and_not_delivered(live, evidence, "forged command", "other")
+
+
+@AUTHORISED
+@pytest.mark.controls("IEC-62443-3-3/4-2:FR1")
+@pytest.mark.check("broker.takes-requests")
+def test_a_device_asks_for_a_new_certificate_and_receives_the_answer(live, evidence):
+    """What a device asks under its own topic arrives, and so does the answer, over the session it has."""
+    seen = played(live, "rights")
+    steps = [one(seen, "publish", "device", payload="own request")]
+    steps += [one(seen, "await", "observer", payload="own request"), one(seen, "await", "device", payload="answer")]
+    note_session(evidence, seen, *steps)
+    assert steps[0]["outcome"] == "taken", "a device can't ask for a new certificate: its own will end"
+    assert steps[1]["outcome"] == "received", "it asked, and nobody received it"
+    assert steps[2]["outcome"] == "received", "the answer did not reach the device"
+
+
+@AUTHORISED
+@pytest.mark.check("broker.denies-others-requests")
+def test_a_device_cannot_ask_for_a_certificate_in_anothers_name(live, evidence):
+    """Asking under another device's topic is refused with a reason code, and nobody receives it."""
+    refused_and_not_delivered(live, evidence, "forged request", "observer", "own request")
+
+
+@AUTHORISED
+@pytest.mark.check("broker.denies-own-answers")
+def test_a_device_cannot_answer_itself(live, evidence):
+    """Publishing a certificate for itself is refused, and does not come back."""
+    refused_and_not_delivered(live, evidence, "own certificate", "device", "answer")
+
+
+@AUTHORISED
+@pytest.mark.check("broker.denies-others-answers")
+def test_a_device_receives_no_certificate_of_another(live, evidence):
+    """What is answered to another device reaches that one, and not this one, which subscribed to it and has its own."""
+    seen = played(live, "rights")
+    theirs, mine = (
+        one(seen, "await", "other", payload="the other's answer"),
+        one(seen, "await", "device", payload="answer"),
+    )
+    note_session(evidence, seen, theirs, mine)
+    assert "the other's answer" not in received(seen, "device"), "received what was answered to another device"
+    if (theirs["outcome"], mine["outcome"]) != ("received", "received"):
+        cannot_prove("an answer did not arrive where it should either")
 
 
 @AUTHORISED

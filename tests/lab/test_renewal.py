@@ -16,10 +16,13 @@ import pytest
 
 import lab
 from deploy import devices, enrolment, renewals, vaults
-from deploy.remote import RemoteError
+from deploy.lastseen import last_seen
+from deploy.remote import RemoteError, connected
 from deploy.renewals import Outcome
+from gatehouse.identity.renewal import certificate_topic
 from gatehouse.site.registry_writer import Registry
 from lab import renewing
+from roles.target import Target
 from tests.lab.gateways import Gateway, wait
 
 pytestmark = pytest.mark.timeout(600)
@@ -106,9 +109,13 @@ def make(gateway: Gateway) -> Iterator[Callable[[str], Device]]:
         return device
 
     yield enrol
+    with connected(site, "gateway") as remote:
+        target = Target(site, "gateway", lambda: vaults.open_pki(site))
+        answers = {certificate_topic(device.name): "" for device in made}
+        renewals._Gateway(remote, target, Outcome())._exchange(put=answers)
     for device in made:
         gateway.elsewhere("device", f"rm -rf {device.flash} {device.flash}-then")
-        shutil.rmtree(enrolment.bundles_path(site) / device.name)
+        shutil.rmtree(enrolment.bundles_path(site) / device.name, ignore_errors=True)
     path.write_bytes(before)
 
 
@@ -257,3 +264,13 @@ def test_who_is_due_and_silent_is_named(gateway: Gateway, make: Callable[[str], 
     assert renew(gateway, young.name) == Outcome(silent=[young.name])
     with pytest.raises(devices.DeviceError, match="nobody-96: no such device"):
         renew(gateway, "nobody-96")
+
+
+def test_the_gateway_tells_when_a_device_was_last_seen(gateway: Gateway, make: Callable[[str], Device]) -> None:
+    heard, silent = make("heard-96"), make("silent-97")
+    began = datetime.now(UTC) - timedelta(seconds=1)
+    assert heard.is_let_in()
+    moments, notes = last_seen(gateway.checkout.site)
+    assert began <= moments[heard.name] <= datetime.now(UTC)
+    assert silent.name not in moments
+    assert [note.partition(" since ")[0] for note in notes][0].endswith("not seen")
