@@ -71,6 +71,20 @@ class FileStates(FactBase[dict[str, tuple[str, str, str, str]]]):
         return states
 
 
+class Accounts(FactBase[set[str]]):
+    """Which of the named accounts there are."""
+
+    default = set
+
+    def command(self, names: list[str]) -> str:
+        """One getent."""
+        return f"getent passwd -- {shlex.join(names)} || true"
+
+    def process(self, output: list[str]) -> set[str]:
+        """`{"gatehouse-intake"}`."""
+        return {line.split(":")[0] for line in output}
+
+
 class UnitStates(FactBase[dict[str, dict[str, str]]]):
     """`{unit: {"ActiveState": …, "UnitFileState": …}}` of several units."""
 

@@ -14,7 +14,7 @@ from collections.abc import Generator, Iterable
 from pyinfra import host
 from pyinfra.api import StringCommand, operation
 
-from roles.facts import LOADED, FileStates, Packages, UnitState, UnitStates
+from roles.facts import LOADED, Accounts, FileStates, Packages, UnitState, UnitStates
 from roles.rendering import STAGED, STAMP, Directory, File, stamped, swap, template
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "File",
     "UnitState",
     "absent",
+    "accounts",
     "enabled",
     "files",
     "packages",
@@ -102,6 +103,15 @@ def absent(*paths: str) -> Generator[StringCommand, None, None]:
     present = sorted(host.get_fact(FileStates, paths=list(paths)))
     if present:
         yield StringCommand(f"rm -f -- {shlex.join(present)}")
+
+
+@operation()
+def accounts(*names: str) -> Generator[StringCommand, None, None]:
+    """Makes system accounts, each with a group of its name, that nobody can log in to."""
+    missing = sorted(set(names) - host.get_fact(Accounts, names=sorted(names)))
+    if missing:
+        line = "--system --user-group --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin"
+        yield StringCommand("; ".join(["set -e", *(f"useradd {line} -- {shlex.quote(name)}" for name in missing)]))
 
 
 @operation()

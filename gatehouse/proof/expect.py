@@ -13,6 +13,7 @@ Probe = dict[str, Any]
 Work = dict[str, list[Probe]]
 
 GATEWAY = "gateway"  # the position of the gateway itself
+LOOPBACK = "127.0.0.1"
 INTERFACE = "probe0"
 _LOCAL = ip_network("fc00::/7")
 
@@ -117,10 +118,9 @@ def gateway_work(site: Site, gateway: str, places: Mapping[str, Place]) -> Work:
     work[GATEWAY] = _closed(site, gateway, ["127.0.0.1", "::1", *addresses])
     for offer in offers(site, gateway):
         if offer.listener.transport == "tcp":
-            for place in places.values():
-                for address in place.gateway:
-                    probe = client(site, offer.listener, address) or {}
-                    work[GATEWAY].append({"id": at_gateway(offer, address), **probe})
+            for address in [LOOPBACK, *(a for place in places.values() for a in place.gateway)]:
+                probe = client(site, offer.listener, address) or {}
+                work[GATEWAY].append({"id": at_gateway(offer, address), **probe})
     return work
 
 

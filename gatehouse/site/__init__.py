@@ -3,7 +3,7 @@
 from gatehouse.site.declaration import ClosedPort, Flow, Listener, Secret, Service
 from gatehouse.site.loading import load
 from gatehouse.site.loading import names as site_names
-from gatehouse.site.model import INTERNET, MANAGEMENT, Device, Gateway, Network, Program, Segment, Site
+from gatehouse.site.model import INTERNET, MANAGEMENT, Device, Gateway, Network, Program, Segment, Site, seconds
 from gatehouse.site.policy import ForwardRule, InputRule, Policy, derive
 from gatehouse.site.problems import Problem, SiteError
 from gatehouse.site.registry import read as read_registry
@@ -30,5 +30,6 @@ __all__ = [
     "derive",
     "load",
     "read_registry",
+    "seconds",
     "site_names",
 ]

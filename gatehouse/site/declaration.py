@@ -22,7 +22,9 @@ class Listener(Declaration):
 
     `reachable_from` names segments; an empty tuple means loopback only. `broadcast` is for protocols whose clients
     have no address yet (DHCP, RFC 2131 §4.1): the input rule then can't name the gateway's address. A listener with
-    `only_with` is off, and its port closed, unless the site has something in that field (`programs`).
+    `only_with` is off, and its port closed, unless the site has something in that field (`programs`). `accounts` are
+    the only users of the gateway itself that may connect over loopback; an empty tuple means any. With `engine` only
+    that one of the service's engines opens it.
     """
 
     name: str
@@ -35,6 +37,8 @@ class Listener(Declaration):
     compromise: str
     broadcast: bool = False
     only_with: str = ""
+    accounts: tuple[str, ...] = ()
+    engine: str = ""
 
     @property
     def label(self) -> str:
@@ -74,11 +78,13 @@ class Service(Declaration):
     """A service of the gateway, as its role declares it.
 
     `unconfined` is the reason why a unit that faces a network can't be confined; it is then reported as not proven.
+    `engines` are the programs that can do the service's work, each with its packages; a site chooses one of them.
     """
 
     name: str
     title: str
     packages: tuple[str, ...] = ()
+    engines: dict[str, tuple[str, ...]] = {}
     units: tuple[str, ...] = ()
     user: str = "root"
     listeners: tuple[Listener, ...] = ()

@@ -246,6 +246,45 @@ class Time(Model):
     pools: bool = True
 
 
+class Summaries(Model):
+    """Means of every number a device reports, over `every` (`10m`, `1h`), kept for `retention` (`52w`)."""
+
+    every: str = Field(default="1h", pattern=r"^[1-9][0-9]{0,3}[mh]$")
+    retention: str = Field(default="26w", pattern=r"^[1-9][0-9]{0,3}[dw]$")
+
+
+class LocalPackage(Model):
+    """A Debian package in the folder that `GATEHOUSE_PACKAGES` names: its file, and its SHA-256 in lower-case hex."""
+
+    file: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9.+~_-]*\.deb$")
+    sha256: Digest
+
+
+class Database(Model):
+    """Where messages are stored, and for how long (`12h`, `30d`, `8w`). `package` is for an engine Debian hasn't got.
+
+    `summaries` outlive the messages they were made of; without, nothing does.
+    """
+
+    engine: Literal["influxdb1", "influxdb2"] = "influxdb1"
+    retention: str = Field(default="30d", pattern=r"^[1-9][0-9]{0,3}[hdw]$")
+    summaries: Summaries | None = None
+    package: LocalPackage | None = None
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.package and self.engine == "influxdb1":
+            raise ValueError("has a package, but influxdb1 is Debian's own|remove it, or name another engine")
+        if self.summaries and seconds(self.summaries.retention) <= seconds(self.retention):
+            raise ValueError("summaries go before the messages do|keep them longer than `retention`, or do without")
+        return self
+
+
+def seconds(duration: str) -> int:
+    """How long `90m`, `12h`, `30d` or `8w` is."""
+    return int(duration[:-1]) * {"m": 60, "h": 3600, "d": 86_400, "w": 604_800}[duration[-1]]
+
+
 class Setting(Model):
     """What a site changes about a declared service: ports and who may reach, each by the listener's name."""
 
@@ -296,6 +335,7 @@ class Site(Model):
     broker: Broker = Broker()
     programs: dict[ProgramName, Program] = {}
     time: Time = Time()
+    database: Database = Database()
     authority: dict[Literal["root", "services", "devices"], KeyPlace] = {}
     automatic_reboot: str | None = Field(default="03:30", pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$")
     devices: tuple[Device, ...] = ()

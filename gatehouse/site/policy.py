@@ -37,6 +37,19 @@ class ForwardRule:
 
 
 @dataclass(frozen=True)
+class LocalRule:
+    """On the gateway itself only these accounts may connect to a listener over loopback; `root` is one where named."""
+
+    service: str
+    listener: Listener
+
+    @property
+    def comment(self) -> str:
+        """What the rule is for, as it stands in the ruleset."""
+        return f"{self.service} {self.listener.name}"
+
+
+@dataclass(frozen=True)
 class Policy:
     """The policy of one gateway: what is not in it is dropped."""
 
@@ -45,6 +58,7 @@ class Policy:
     input: tuple[InputRule, ...]
     forward: tuple[ForwardRule, ...]
     masquerade: tuple[str, ...]
+    local: tuple[LocalRule, ...] = ()
 
     def admits(self, segment: str, port: int, transport: Transport, at: str) -> bool:
         """Whether `segment` may reach `port` of the gateway at its address in segment `at`."""
@@ -78,6 +92,7 @@ def derive(site: Site, gateway: str) -> Policy:
         forward=tuple(_forward(site, segments)),
         # IPv6 is routed, not translated; IPv4 leaves with the gateway's own address.
         masquerade=tuple(s for s in segments if s != INTERNET),
+        local=tuple(LocalRule(s.name, o) for s in site.services_of(gateway) for o in s.listeners if o.accounts),
     )
 
 

@@ -135,7 +135,7 @@ def _salvage(data: Mapping[str, Any]) -> dict[str, Any]:
             except ValidationError:
                 continue
     sound["services"] = tuple(s for s in _entries(data.get("services")) if isinstance(s, Service))
-    for name, kind in (("broker", model.Broker), ("ssh", model.Ssh)):
+    for name, kind in (("broker", model.Broker), ("ssh", model.Ssh), ("database", model.Database)):
         try:
             sound[name] = kind.model_validate(data.get(name, {}))
         except ValidationError:
@@ -196,14 +196,18 @@ def _with_settings(sound: Mapping[str, Any]) -> tuple[tuple[Service, ...], list[
         return listener.model_copy(update=change)
 
     services = []
+    engine = sound["database"].engine if sound["database"] else ""
     for service in sound["services"]:
-        on = tuple(applied(service, entry) for entry in service.listeners if _is_on(entry, sound))
+        possible = [entry for entry in service.listeners if entry.engine in ("", engine)]
+        on = tuple(applied(service, entry) for entry in possible if _is_on(entry, sound))
         off = tuple(
             ClosedPort(port=entry.port, transport=entry.transport, reason=f"the site has no {entry.only_with}")
-            for entry in service.listeners
+            for entry in possible
             if not _is_on(entry, sound)
         )
-        services.append(service.model_copy(update={"listeners": on, "closed": (*service.closed, *off)}))
+        packages = service.packages + service.engines.get(engine, ())
+        changed = {"listeners": on, "closed": (*service.closed, *off), "packages": packages}
+        services.append(service.model_copy(update=changed))
     return tuple(services), problems
 
 

@@ -47,6 +47,7 @@ site = Site(
     },
     ssh={"keys": [_key]},
     time={"servers": ["198.51.100.1"], "pools": False},
+    database={"retention": "30d", "summaries": {"every": "1h", "retention": "26w"}},
     destinations={
         "vendor-cloud": {"addresses": ["198.51.100.80/32", "2001:db8:51::80/128"], "port": 443, "segments": ["iot"]},
     },

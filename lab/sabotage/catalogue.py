@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from lab.sabotage import broker, identities, machine, network, services
+from lab.sabotage import broker, database, identities, machine, network, services
 from lab.sabotage.model import Sabotage
 
 SABOTAGES: tuple[Sabotage, ...] = (
     *services.SABOTAGES,
     *broker.SABOTAGES,
     *identities.SABOTAGES,
+    *database.SABOTAGES,
     *machine.SABOTAGES,
     *network.SABOTAGES,
 )

@@ -4,6 +4,7 @@ set -eu
 FIREWALL=/etc/gatehouse/firewall.nft
 BROKER=/etc/mosquitto/conf.d/gatehouse.conf
 CREDENTIALS=/etc/mosquitto/gatehouse
+DATABASE=/etc/gatehouse/database
 
 # edit FILE EXPRESSION: sed -E in place; an edit that changes nothing is no sabotage.
 edit() {
@@ -26,6 +27,27 @@ admit() { firewall "/hook $1 /a $2"; }
 broker() {
     edit $BROKER "$1"
     systemctl restart mosquitto.service
+}
+
+# database EXPRESSION: edits the database's configuration and starts it on that; returns when it answers.
+database() {
+    edit $DATABASE/influxdb.conf "$1"
+    systemctl restart influxdb.service
+    timeout 30 sh -c 'until ss -H -t -l -n "sport = :8086" | grep -q .; do sleep 0.2; done'
+}
+
+# admit_to_database: lets the unit itself take packets from elsewhere than loopback.
+admit_to_database() {
+    edit /etc/systemd/system/influxdb.service.d/50-gatehouse.conf '/^IPAddress/d'
+    systemctl daemon-reload
+}
+
+# influxql QUERY: asks the database as its administrator.
+influxql() {
+    python3 -B -c 'import sys; sys.path.insert(0, "/usr/lib/gatehouse/database")
+from common import Settings
+import one
+one.Engine(Settings.read()).ask(sys.argv[1])' "$1"
 }
 
 # sshd FILE-EXPRESSION: edits what sshd reads, and makes it read that.

@@ -16,6 +16,7 @@ def apply(target: Target) -> None:
     """Install, configure, activate."""
     install(target)
     configure()
+    accounts(target)
     activate()
 
 
@@ -36,6 +37,12 @@ def configure() -> None:
         lifecycle.File(version.FILE, version.of_checkout().encode()),
         name="Install the kit's tools",
     )
+
+
+def accounts(target: Target) -> None:
+    """The accounts that the firewall will speak of, before it does."""
+    named = {a for s in target.site.services_of(target.name) for o in s.listeners for a in o.accounts}
+    lifecycle.accounts(*sorted(named - {"root"}), name="Make the accounts of the kit's services")
 
 
 def activate() -> None:

@@ -23,7 +23,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
 
-from gatehouse.proof.probes import facts, listen, mqtt, reach, scan, segment, ssh, tls
+from gatehouse.proof.probes import facts, https, listen, mqtt, reach, scan, segment, ssh, tls
 from gatehouse.proof.probes.reach import Probe, Result
 
 KINDS: dict[str, Callable[[Probe], Result]] = {
@@ -35,6 +35,7 @@ KINDS: dict[str, Callable[[Probe], Result]] = {
     "spoof": reach.spoof,
     "tls": tls.tls,
     "tls-capable": tls.capable,
+    "https": https.https,
     "mqtt": mqtt.mqtt,
     "ssh": ssh.ssh,
     "nmap": scan.nmap,

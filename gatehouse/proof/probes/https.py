@@ -1,0 +1,35 @@
+"""One HTTPS request. What it asks with (a password, a token) comes with the probe, on the agent's standard input."""
+
+from __future__ import annotations
+
+import http.client
+
+from gatehouse.proof.probes.reach import Probe, Result
+from gatehouse.proof.probes.tls import failed, open_session
+
+LARGEST = 16_000_000  # bytes of an answer
+
+
+def https(probe: Probe) -> Result:
+    """Asks `method` (GET) `path` with `headers` and `body`: `answered`, `status` and `body`, or what became of TLS."""
+    connection, agreed = open_session(probe)
+    if connection is None:
+        return agreed
+    asking = http.client.HTTPConnection(probe.get("server_name") or probe["address"], probe["port"])
+    asking.sock = connection
+    try:
+        body = probe["body"].encode() if "body" in probe else None
+        asking.request(probe.get("method", "GET"), probe["path"], body, probe.get("headers", {}))
+        answer = asking.getresponse()
+        return {
+            **agreed,
+            "outcome": "answered",
+            "status": answer.status,
+            "body": answer.read(LARGEST).decode("utf-8", "replace"),
+        }
+    except http.client.HTTPException as error:
+        return {"outcome": "error", "error": f"no HTTP: {type(error).__name__}"}
+    except OSError as error:
+        return failed(error)
+    finally:
+        asking.close()

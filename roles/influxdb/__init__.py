@@ -1,0 +1,86 @@
+"""The time-series database: verified messages go in, dashboards read them; nobody else gets at it.
+
+It listens on loopback alone, with a certificate of the site's PKI, and every request needs a login:
+
+    gatehouse-admin   the kit's own, from root's files; keeps accounts, retention and summaries as declared
+    intake            writes to the database `gatehouse`, and can do nothing else
+    dashboards        reads it, and can do nothing else
+
+A consumer reaches it at `https://influxdb.DOMAIN:8086`, which is 127.0.0.1, trusts `CA`, and has its password (1.x) or
+token (2.x) in `credential(NAME)`, a file that its own account alone can read.
+"""
+
+from gatehouse.site import ClosedPort, Flow, Listener, Secret, Service
+
+FOLDER = "/etc/gatehouse/database"
+CA = f"{FOLDER}/ca.crt"
+ADDRESS = "127.0.0.1"
+NAME = "gatehouse"
+"""The database of 1.x; the organisation and the bucket of 2.x."""
+INTAKE, DASHBOARDS = "intake", "dashboards"
+INTAKE_ACCOUNT = "gatehouse-intake"
+
+
+def credential(consumer: str) -> str:
+    """The file with a consumer's password or token."""
+    return f"{FOLDER}/{consumer}.credential"
+
+
+def host_name(domain: str) -> str:
+    """The name in the database's certificate."""
+    return f"influxdb.{domain}"
+
+
+service = Service(
+    name="influxdb",
+    title="Time-series database",
+    packages=("python3",),
+    engines={"influxdb1": ("influxdb",)},
+    units=("influxdb.service",),
+    user="influxdb",
+    network_facing=True,
+    listeners=(
+        Listener(
+            name="https",
+            port=8086,
+            encryption="tls",
+            authentication="password (1.x) or token (2.x), one a consumer",
+            accounts=("root", INTAKE_ACCOUNT),
+            data="what the devices measured and reported",
+            compromise="the intake's credential: false measurements; the dashboards': all measurements are read",
+        ),
+        Listener(
+            name="rpc",
+            engine="influxdb1",
+            port=8088,
+            encryption="none",
+            authentication="none: the firewall lets root alone connect",
+            accounts=("root",),
+            data="copies of the whole database; it can't be switched off",
+            compromise="all measurements are read",
+        ),
+    ),
+    flows=(
+        Flow(
+            source="operator",
+            destination="gateway",
+            data="the database's key and certificate, the administrator's and the consumers' passwords",
+            encryption="ssh",
+            authentication="SSH key of the administrator",
+            compromise="who deploys reads and changes all measurements",
+        ),
+    ),
+    secrets=(
+        Secret(name="server key", kind="key", rotation_days=365, consumers=("influxdb",)),
+        Secret(name="server certificate", kind="certificate", rotation_days=240, consumers=("influxdb",)),
+        Secret(name="influxdb.admin", kind="password", rotation_days=365, consumers=("influxdb",)),
+        Secret(name="influxdb.intake", kind="password", rotation_days=180, consumers=("influxdb", "intake")),
+        Secret(name="influxdb.dashboards", kind="password", rotation_days=180, consumers=("influxdb", "dashboards")),
+    ),
+    closed=(
+        ClosedPort(port=2003, reason="Graphite in the clear, without login"),
+        ClosedPort(port=4242, reason="OpenTSDB in the clear, without login"),
+        ClosedPort(port=8083, reason="the database's old administration page"),
+        ClosedPort(port=25826, transport="udp", reason="collectd in the clear, without login"),
+    ),
+)

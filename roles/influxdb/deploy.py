@@ -1,0 +1,150 @@
+"""Installs, configures and activates the database."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable, Generator, Iterable
+from functools import partial
+from pathlib import Path
+
+from pyinfra import host, logger
+from pyinfra.api import StringCommand, deploy, operation
+from pyinfra.api.command import PyinfraCommand
+
+from gatehouse.identity.passwords import password
+from gatehouse.site import Site, seconds
+from roles import lifecycle, nftables
+from roles.influxdb import CA, DASHBOARDS, FOLDER, INTAKE, INTAKE_ACCOUNT, NAME, host_name, packages, service
+from roles.influxdb.facts import Deployed, Differences
+from roles.target import Target
+
+UNIT = service.units[0]
+STEWARD = "/usr/lib/gatehouse/database"
+STATE = "/var/lib/influxdb"
+SANDBOX = f"/etc/systemd/system/{UNIT}.d/50-gatehouse.conf"
+ADMINISTRATOR = "gatehouse-admin"
+PACKAGE = {"influxdb1": "influxdb", "influxdb2": "influxdb2"}
+CONFIGURATION = {"influxdb1": f"{FOLDER}/influxdb.conf", "influxdb2": f"{FOLDER}/config.toml"}
+COMMAND = {"influxdb1": f"/usr/bin/influxd -config {FOLDER}/influxdb.conf", "influxdb2": "/usr/bin/influxd"}
+CHECK = {"influxdb1": f'influxd config -config "$STAGED"{FOLDER}/influxdb.conf >/dev/null', "influxdb2": "true"}
+DAY = 86_400
+Step = Callable[[], Iterable[PyinfraCommand]]
+
+
+@deploy("Database")
+def apply(target: Target) -> None:
+    """Install, configure, activate; where there is no package for the engine, nothing of it."""
+    engine = target.site.database.engine
+    loads = (CONFIGURATION[engine], SANDBOX, f"{FOLDER}/server.crt", f"{FOLDER}/server.key")
+    deployed(
+        target.site,
+        partial(lifecycle.files._inner, *configuration(target, loads), check=CHECK[engine]),
+        partial(lifecycle.running._inner, UNIT, loads=loads),
+        settled,
+        name="Run the database, with accounts and retention as declared",
+    )
+
+
+@operation()
+def deployed(site: Site, *steps: Step) -> Generator[PyinfraCommand, None, None]:
+    """Installs the engine's package where that is the operator's own, then runs the steps; says so where it can't."""
+    engine = site.database.engine
+    if not host.get_fact(Deployed, package=PACKAGE[engine]):
+        # Debian's is installed with all the others, by `base`.
+        package = packages.local(site) if engine not in service.engines else None
+        if package is not None:
+            yield StringCommand(_install(package), _stdin=base64.b64encode(package.read_bytes()).decode())
+        elif engine not in service.engines:
+            logger.warning(f"{host.print_prefix}{engine} is not deployed: {packages.why_not(site)}")
+            return
+    for step in steps:
+        yield from step()
+
+
+def _install(package: Path) -> str:
+    """Shell that installs a package from its standard input, without starting its service."""
+    return (
+        "set -eu; export SYSTEMD_OFFLINE=1 DEBIAN_FRONTEND=noninteractive; P=" + lifecycle.POLICY + ";"
+        " D=$(mktemp -d); trap 'rm -rf $D $P; env -u SYSTEMD_OFFLINE systemctl daemon-reload' EXIT;"
+        " printf '#!/bin/sh\\n# Gatehouse\\nexit 101\\n' >$P; chmod 0755 $P; chmod 0755 $D;"
+        f" base64 -d >$D/{package.name}; apt-get -q -y --no-install-recommends -o DPkg::Lock::Timeout=120"
+        f" -o Dpkg::Options::=--force-confold install $D/{package.name}"
+    )
+
+
+def settled() -> Generator[StringCommand, None, None]:
+    """Accounts, retention and summaries: one look, and the steward's hand where something differs."""
+    if host.get_fact(Differences, steward=STEWARD):
+        yield StringCommand(f"python3 -B {STEWARD} settle")
+
+
+def configuration(target: Target, loads: Iterable[str]) -> list[lifecycle.File | lifecycle.Directory]:
+    """All files of the database and of its steward."""
+    engine = target.site.database.engine
+    path = CONFIGURATION[engine]
+    ports = {listener.name: listener.port for listener in target.service(service.name).listeners}
+    port = ports["https"]
+    steward = sorted((Path(__file__).parent / "gateway").glob("*.py"))
+    return [
+        lifecycle.Directory(FOLDER),
+        lifecycle.Directory(STEWARD),
+        *(lifecycle.File(f"{STEWARD}/{module.name}", module.read_bytes()) for module in steward),
+        lifecycle.template("influxdb", path, folder=FOLDER, state=STATE, ports=ports),
+        lifecycle.template(
+            "influxdb",
+            SANDBOX,
+            firewall=nftables.service.units[0],
+            steward=STEWARD,
+            stamp=" ".join([lifecycle.STAMP, UNIT, *loads]),
+            command=COMMAND[engine],
+            configuration=path if engine == "influxdb2" else "",
+        ),
+        settings(target, port),
+        *certificate(target),
+    ]
+
+
+def settings(target: Target, port: int) -> lifecycle.File:
+    """What the steward keeps as declared; it holds the passwords, and root alone reads it."""
+    database = target.site.database
+    summaries = database.summaries
+    content = {
+        "engine": database.engine,
+        "port": port,
+        "server_name": host_name(target.site.domain),
+        "database": NAME,
+        "administrator": ADMINISTRATOR,
+        "password": secret(target, "admin"),
+        "passwords": {consumer: secret(target, consumer) for consumer in (INTAKE, DASHBOARDS)},
+        "accounts": {INTAKE: INTAKE_ACCOUNT, DASHBOARDS: "root"},
+        "retention": seconds(database.retention),
+        "shard": shard(seconds(database.retention)),
+        "summaries": summaries
+        and {
+            "every": summaries.every,
+            "retention": seconds(summaries.retention),
+            "shard": shard(seconds(summaries.retention)),
+        },
+    }
+    return lifecycle.File(f"{FOLDER}/settings.json", json.dumps(content, indent=1).encode(), mode=0o600)
+
+
+def secret(target: Target, account: str) -> str:
+    """The password of an account; of a consumer of 2.x, which has a token, nothing depends on it."""
+    return target.pki.vault.obtain(f"influxdb.{account}", password, "password").decode()
+
+
+def shard(retention: int) -> int:
+    """Seconds of data that are deleted at a time: nothing outlives its retention by more than that."""
+    return 3600 if retention <= 2 * DAY else DAY if retention <= 180 * DAY else 7 * DAY
+
+
+def certificate(target: Target) -> list[lifecycle.File]:
+    """The database's own identity, and the anchor by which its clients know it."""
+    server = target.pki.server(f"{service.name}-{target.name}", [host_name(target.site.domain)])
+    return [
+        lifecycle.File(CA, target.pki.trust_anchor),
+        lifecycle.File(f"{FOLDER}/server.crt", server.chain_pem),
+        lifecycle.File(f"{FOLDER}/server.key", server.private_key_pem or b"", group=service.user, mode=0o640),
+    ]
