@@ -476,6 +476,46 @@ def vault_restore(_: Context, file: str, site: str, yes: bool = False) -> None:
         print(line)
 
 
+GATEWAY = {**SITE, "gateway": "the gateway (not needed where there is one)"}
+
+
+@task(name="backup", positional=["file"], help={**GATEWAY, "file": "where to; an earlier backup is replaced"})
+@told
+def data_backup(_: Context, file: str, site: str = "lab", gateway: str = "") -> None:
+    """Write a gateway's database into one file, encrypted to those who can open the vault."""
+    from deploy import data
+
+    where = _site(site)
+    print(data.backup(where, data.one_gateway(where, gateway), Path(file)))
+
+
+@task(
+    name="restore",
+    positional=["file"],
+    help={**GATEWAY, "file": "the backup", "yes": "replace what the gateway's database holds now"},
+)
+@told
+def data_restore(_: Context, file: str, site: str, gateway: str = "", yes: bool = False) -> None:
+    """Put a database back, on the gateway it came from or on a fresh one."""
+    from deploy import data
+
+    where = _site(site)
+    print(data.restore(where, data.one_gateway(where, gateway), Path(file), replace=yes))
+
+
+@task(name="erase", help={**SITE, "device": "whose data", "yes": "do not ask"})
+@told
+def data_erase(_: Context, device: str, site: str, yes: bool = False) -> None:
+    """Delete everything that a device reported, and show that nothing of it is found any more."""
+    from deploy import data
+
+    where = _site(site)
+    if not (where.lab or yes):
+        _ask(f"Delete all data of {device} from {', '.join(where.gateways)}? It can't be undone.")
+    for line in data.erase(where, device):
+        print(line)
+
+
 ROLE = {**SITE, "role": "devices or services"}
 
 
@@ -539,6 +579,7 @@ namespace = Collection(
     trust,
     verify,
     Collection("ca", ca_drop, ca_move_to_backup_key, ca_rollover, ca_status),
+    Collection("data", data_backup, data_erase, data_restore),
     Collection("lab", lab_up, lab_down, lab_status, lab_shell),
     Collection(
         "vault", vault_show, vault_add_recipient, vault_remove_recipient, vault_rekey, vault_backup, vault_restore

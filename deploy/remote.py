@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import BinaryIO
 
 import paramiko
 
@@ -26,20 +27,56 @@ class Remote:
     client: paramiko.SSHClient
     sudo: bool
 
-    def run(self, script: str, stdin: str = "") -> str:
-        """Runs shell as root and returns what it printed. Raises `RemoteError` with its last words if it fails."""
+    def _start(self, script: str) -> paramiko.Channel:
         transport = self.client.get_transport()
         assert transport is not None  # noqa: S101  an open client has one
         channel = transport.open_session(timeout=20)
         channel.exec_command(f"{'sudo -n ' if self.sudo else ''}sh -c {shlex.quote(script)}")
-        channel.sendall(stdin.encode())
-        channel.shutdown_write()
-        output = channel.makefile("rb").read().decode(errors="replace")
+        return channel
+
+    def _end(self, channel: paramiko.Channel, output: str = "") -> None:
         errors = channel.makefile_stderr("rb").read().decode(errors="replace")
         if channel.recv_exit_status() != 0:
             said = [line for line in (errors or output).splitlines() if line.strip()] or ["no word"]
             raise RemoteError(f"{self.gateway}: {said[-1]}")
+
+    def run(self, script: str, stdin: str = "") -> str:
+        """Runs shell as root and returns what it printed. Raises `RemoteError` with its last words if it fails."""
+        channel = self._start(script)
+        channel.sendall(stdin.encode())
+        channel.shutdown_write()
+        output = channel.makefile("rb").read().decode(errors="replace")
+        self._end(channel, output)
         return output
+
+    @contextmanager
+    def reading(self, script: str) -> Iterator[BinaryIO]:
+        """Runs shell as root whose output is read as it comes. Raises `RemoteError` at the end if it fails."""
+        channel = self._start(script)
+        channel.shutdown_write()
+        yield channel.makefile("rb")
+        self._end(channel)
+
+    @contextmanager
+    def writing(self, script: str) -> Iterator[tuple[Callable[[bytes], None], Callable[[], str]]]:
+        """Runs shell as root: what sends it bytes, and what ends its input and returns what it then prints.
+
+        Raises `RemoteError` with its last words if it fails, also while it is being sent to.
+        """
+        channel = self._start(script)
+
+        def answer() -> str:
+            channel.shutdown_write()
+            output = channel.makefile("rb").read().decode(errors="replace")
+            self._end(channel, output)
+            return output
+
+        try:
+            yield channel.sendall, answer
+        except OSError:
+            # It hung up: what it says is the reason.
+            self._end(channel)
+            raise
 
 
 @contextmanager

@@ -1,0 +1,238 @@
+"""The gateway's steward with the engine of 2.x, against a stand-in that follows its maker's API documentation."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from gatehouse.identity.pki import Pki
+from gatehouse.identity.store import SecretStore
+from gatehouse.proof import database as proof
+from gatehouse.proof.observation import Observation
+from gatehouse.proof.probes.https import https
+from tests.standins.influxdb2 import DAY, Influx, serving
+
+GATEWAY = Path(__file__).parent.parent.parent / "roles" / "influxdb" / "gateway"
+MODULES = ("common", "one", "two", "engines")
+SERVER = "influxdb.home.internal"
+
+
+@pytest.fixture(scope="module")
+def steward() -> Iterator[dict[str, ModuleType]]:
+    """The steward's modules, as they find each other on the gateway."""
+    sys.path.insert(0, str(GATEWAY))
+    try:
+        yield {name: importlib.import_module(name) for name in MODULES}
+    finally:
+        sys.path.remove(str(GATEWAY))
+        for name in MODULES:
+            sys.modules.pop(name, None)
+
+
+@pytest.fixture(scope="module")
+def pki() -> Pki:
+    return Pki(SecretStore(), "home", "home.internal").ensure()
+
+
+class Database:
+    """A stand-in that was set up in private, and an engine that talks to it over TLS."""
+
+    def __init__(self, steward: dict[str, ModuleType], influx: Influx, port: int, folder: Path) -> None:
+        self.steward, self.influx, self.port, self.folder = steward, influx, port, folder
+        self.settings = self.described()
+
+    def described(self, **changes: Any) -> Any:
+        return self.steward["common"].Settings(
+            **{
+                "engine": "influxdb2",
+                "port": self.port,
+                "server_name": SERVER,
+                "database": "gatehouse",
+                "administrator": "gatehouse-admin",
+                "password": "correct-horse",
+                "passwords": {"intake": "-", "dashboards": "-"},
+                "accounts": {},
+                "retention": 30 * DAY,
+                "shard": DAY,
+                "summaries": {"every": "1h", "retention": 182 * DAY, "shard": 7 * DAY},
+                **changes,
+            }
+        )
+
+    def engine(self, settings: Any = None) -> Any:
+        return self.steward["two"].Engine(settings or self.settings)
+
+    def token(self, consumer: str) -> str:
+        return (self.folder / f"{consumer}.credential").read_text().strip()
+
+    def write(self, *devices: str) -> None:
+        self.influx.points += [{"bucket": "gatehouse", "device": device} for device in devices]
+        self.influx.points += [{"bucket": "gatehouse-summaries", "device": device} for device in set(devices)]
+
+
+@pytest.fixture
+def fresh(
+    steward: dict[str, ModuleType], pki: Pki, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Database]:
+    """Not set up yet."""
+    server = pki.server("influxdb", [SERVER])
+    (tmp_path / "ca.crt").write_bytes(pki.trust_anchor)
+    (tmp_path / "chain").write_bytes(server.chain_pem)
+    (tmp_path / "key").write_bytes(server.private_key_pem)
+    monkeypatch.setattr(steward["common"], "FOLDER", tmp_path)
+    # Only root can give files away.
+    monkeypatch.setattr(os, "fchown", lambda *_: None)
+    mine = (os.getuid(), os.getgid(), 0o600)
+    monkeypatch.setattr(steward["common"], "credential", lambda _, name: (tmp_path / f"{name}.credential", mine))
+    with serving(tmp_path / "chain", tmp_path / "key") as (influx, port):
+        yield Database(steward, influx, port, tmp_path)
+
+
+@pytest.fixture
+def database(fresh: Database) -> Database:
+    """As a deploy leaves it."""
+    fresh.engine().administrate()
+    fresh.engine().settle()
+    return fresh
+
+
+def test_a_new_database_is_set_up_once_and_its_first_token_is_gone(fresh: Database) -> None:
+    fresh.engine().administrate()
+    assert [user["name"] for user in fresh.influx.users.values()] == ["gatehouse-admin"]
+    assert fresh.influx.authorizations == {}
+    with pytest.raises(fresh.steward["common"].Trouble, match="administrator's password"):
+        fresh.engine().administrate()
+
+
+def test_after_settling_nothing_differs_and_settling_again_changes_nothing(database: Database) -> None:
+    assert list(database.engine().differences()) == []
+    before = (database.token("intake"), dict(database.influx.authorizations))
+    database.engine().settle()
+    assert (database.token("intake"), dict(database.influx.authorizations)) == before
+
+
+def test_each_consumer_has_a_token_for_one_thing(database: Database) -> None:
+    rights = {
+        a["description"]: {(p["action"], p["resource"]["type"], p["resource"]["id"]) for p in a["permissions"]}
+        for a in database.influx.authorizations.values()
+    }
+    ids = {bucket["name"]: bucket["id"] for bucket in database.influx.buckets.values()}
+    assert rights == {
+        "gatehouse intake": {("write", "buckets", ids["gatehouse"])},
+        "gatehouse dashboards": {("read", "buckets", ids[name]) for name in ("gatehouse", "gatehouse-summaries")},
+    }
+    assert database.token("intake") != database.token("dashboards")
+
+
+def test_what_was_changed_by_hand_is_seen_and_put_right(database: Database) -> None:
+    influx, engine = database.influx, database.engine()
+    org = next(iter(influx.orgs.values()))
+
+    def stranger() -> None:
+        influx.users["x"] = {"id": "x", "name": "guest"}
+
+    def token() -> None:
+        influx.add_authorization(org, "found on the web", [{"action": "read", "resource": {"type": "buckets"}}])
+
+    def more() -> None:
+        intake = next(a for a in influx.authorizations.values() if a["description"].endswith("intake"))
+        intake["permissions"] = [*intake["permissions"], {"action": "read", "resource": {"type": "buckets"}}]
+
+    def endless() -> None:
+        bucket = next(b for b in influx.buckets.values() if b["name"] == "gatehouse")
+        bucket["retentionRules"] = []
+
+    def forgotten() -> None:
+        (database.folder / "intake.credential").unlink()
+
+    def unsummarised() -> None:
+        influx.tasks.clear()
+
+    for change in (stranger, token, more, endless, forgotten, unsummarised):
+        assert list(engine.differences()) == [], change
+        change()
+        assert list(engine.differences()), change
+        engine.settle()
+
+
+def test_a_consumer_that_lost_its_token_gets_another_and_the_old_one_ends(database: Database) -> None:
+    old, other = database.token("intake"), database.token("dashboards")
+    (database.folder / "intake.credential").write_text("something else\n")
+    database.engine().settle()
+    assert database.token("intake") != old
+    assert database.influx.authorization(old) is None
+    assert database.influx.authorization(database.token("intake"))
+    assert database.token("dashboards") == other
+
+
+def test_summaries_that_the_site_no_longer_wants_are_deleted(database: Database) -> None:
+    without = database.described(summaries=None)
+    assert list(database.engine(without).differences())
+    database.engine(without).settle()
+    assert list(database.engine(without).differences()) == []
+    assert "gatehouse-summaries" not in {bucket["name"] for bucket in database.influx.buckets.values()}
+    assert database.influx.tasks == {}
+
+
+def test_a_wrong_password_of_the_administrator_is_told_and_nothing_is_done(database: Database) -> None:
+    wrong = database.described(password="another")
+    assert list(database.engine(wrong).differences()) == ["the administrator's login is refused"]
+    with pytest.raises(database.steward["common"].Trouble, match="refused"):
+        database.engine(wrong).settle()
+
+
+def test_what_is_erased_is_found_no_more_and_the_others_stay(database: Database) -> None:
+    database.write("kitchen-01", "kitchen-01", "pump-02")
+    engine = database.engine()
+    assert (engine.count("kitchen-01"), engine.count("pump-02")) == (3, 2)
+    assert engine.devices() == ["kitchen-01", "pump-02"]
+    engine.erase("kitchen-01")
+    assert (engine.count("kitchen-01"), engine.count("pump-02")) == (0, 2)
+    assert engine.devices() == ["pump-02"]
+
+
+@pytest.mark.parametrize("name", ['x" or r.device != "', "x' OR '1'='1", "", "UPPER", "a b", "-a", "x" * 64])
+def test_what_is_no_device_s_name_gets_into_no_query(database: Database, name: str) -> None:
+    database.write("kitchen-01")
+    with pytest.raises(database.steward["common"].Trouble, match="no device's name"):
+        database.engine().erase(name)
+    assert database.engine().count("kitchen-01") == 2
+
+
+def test_another_s_certificate_is_refused_and_the_site_s_is_taken(database: Database) -> None:
+    assert list(database.engine().differences()) == []
+    foreign = Pki(SecretStore(), "home", "home.internal").ensure()
+    (database.folder / "ca.crt").write_bytes(foreign.trust_anchor)
+    with pytest.raises(database.steward["common"].Trouble, match="certificate verify failed"):
+        list(database.engine().differences())
+
+
+def test_the_compliance_suite_tells_what_is_granted_from_what_is_not(database: Database, pki: Pki) -> None:
+    server = {"address": "127.0.0.1", "port": database.port, "server_name": SERVER, "ca": pki.trust_anchor.decode()}
+
+    def verdicts() -> dict[str, str]:
+        secrets = {who: database.token(who) for who in ("intake", "dashboards")}
+        probes = proof.questions("influxdb2", "gatehouse", server, secrets)
+        seen = {probe["id"]: Observation("gateway", probe, https(probe)) for probe in probes}
+        limits.update(proof.limits("influxdb2", seen["dashboards:limits"]) or {})
+        return {name: proof.verdict(each) for name, each in seen.items()}
+
+    limits: dict[str, int] = {}
+    found = verdicts()
+    assert {v for name, v in found.items() if name.startswith("login:")} == {"refused"}
+    assert [found[f"intake:{what}"] for what in ("write", "read", "accounts")] == ["allowed", "refused", "refused"]
+    assert [found[f"dashboards:{what}"] for what in ("write", "read", "accounts")] == ["refused", "allowed", "refused"]
+    assert limits == {"gatehouse": 30 * DAY, "gatehouse-summaries": 182 * DAY}
+    database.influx.passwords["admin"] = "admin"
+    for authorization in database.influx.authorizations.values():
+        authorization["permissions"] = [{"action": a, "resource": {"type": "buckets"}} for a in ("read", "write")]
+    broken = verdicts()
+    assert (broken["login:default 0"], broken["login:empty 0"]) == ("allowed", "refused")
+    assert (broken["intake:read"], broken["dashboards:write"]) == ("allowed", "allowed")
