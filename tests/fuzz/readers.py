@@ -1,6 +1,7 @@
 """Feeds the readers of foreign bytes with whatever makes them take new paths, for a bounded time.
 
-    python tests/fuzz/readers.py csr 60        also: registry, renewal, token, vault, backup; 60 seconds
+    python tests/fuzz/readers.py csr 60        60 seconds; also: registry, renewal, token, vault, backup, message,
+                                               topic, content
 
 It needs atheris (`pip install atheris`), which guides itself by what code each input reaches; the tests in tests/unit
 try random inputs without it. A reader may answer or refuse with its own error, in one printable line; all else is a
@@ -34,6 +35,7 @@ with atheris.instrument_imports(include=["gatehouse", "cryptography", "jwt", "to
     from gatehouse.identity.csr import read_csr
     from gatehouse.identity.pki import Pki
     from gatehouse.identity.store import SecretStore
+    from gatehouse.messages import Message, points, sign, sign_json, topics, verify
     from gatehouse.site import registry
 
 NAME, DNS = "pump-02", "pump-02.devices.home.arpa"
@@ -53,6 +55,10 @@ CSR = _csr.public_bytes(serialization.Encoding.DER)
 CERTIFICATE = PKI.device(NAME, public_key=_key.public_key()).certificate_pem
 TOKEN = jwt.issue(STORE, "home", "anna", "api")
 REGISTRY = b'# mine\n[[device]]\nname = "pump-02"\nmodel = "m"\ngateway = "gw"\nserials = ["ab", "cd"]\n'
+TOPIC = f"devices/{NAME}/telemetry/climate"
+KEYS = {NAME: {1: bytes(range(32))}}
+MESSAGE = sign(KEYS[NAME][1], TOPIC, b'{"temperature": 21.5}', number=1, sequence=7, time_ms=1_790_000_000_000)
+JSON_MESSAGE = sign_json(KEYS[NAME][1], {"temperature": 21.5, "timestamp": 1_790_000_000, "seq": 7})
 VAULT = (
     b'{"format": 1, "generation": 7, "recipients": ["%s"], "names": {}, "left": [],'
     b' "secrets": {"a": {"text": "b", "kind": "secret", "created": "2025-01-31T12:00:00Z"}}}'
@@ -62,6 +68,13 @@ VAULT = (
 def a_backup() -> bytes:
     made = backup.Backup("home", NOW, {"vault.age": b"x", "inventory": b"y"})
     return age.decrypt(backup.pack(made, [RECIPIENT]), [SECRET_KEY])
+
+
+def a_message(data: bytes) -> None:
+    """Nothing is taken but what was signed."""
+    found = verify(KEYS, TOPIC, data, json_form=True)
+    if data != MESSAGE and (found.form, found.sequence, found.content) != (1, 7, b'{"temperature": 21.5}'):
+        raise AssertionError(f"taken: {data!r}")
 
 
 # what: (a reader of bytes, good examples to begin with)
@@ -77,6 +90,9 @@ READERS: dict[str, tuple[Callable[[bytes], object], list[bytes]]] = {
         [TOKEN.encode()],
     ),
     "vault": (document.decode, [VAULT % RECIPIENT.encode()]),
+    "message": (a_message, [MESSAGE, JSON_MESSAGE]),
+    "topic": (lambda data: topics.parse(data.decode("utf-8", "replace")), [TOPIC.encode()]),
+    "content": (lambda data: points.point(Message(NAME, "climate", 2, 1, 1, 1, data)), [b'{"a": 21.5, "b": "c"}']),
     "backup": (lambda data: backup.unpack("f", age.encrypt(data, [RECIPIENT]), [SECRET_KEY]), [a_backup()]),
 }
 

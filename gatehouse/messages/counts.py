@@ -1,0 +1,79 @@
+"""What became of the messages: numbers for Prometheus, and lines for the journal that no flood can multiply."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from gatehouse.messages.refusal import REASONS, Reason
+
+QUIET = 60.0  # seconds between two lines of one reason
+
+_HELP = {
+    "received": ("counter", "Messages that the broker delivered."),
+    "stored": ("counter", "Messages that the database has taken."),
+    "redelivered": ("counter", "Messages that came again because their acknowledgement was lost; stored once."),
+    "batches": ("counter", "Writes that the database has taken."),
+    "write_failures": ("counter", "Writes that have to be repeated: the database is away, or refuses the credential."),
+    "connections": ("counter", "Sessions at the broker that were taken up."),
+    "reloads": ("counter", "Times that changed keys were read."),
+    "connected": ("gauge", "Whether the intake is connected to the broker."),
+    "waiting": ("gauge", "Messages that are verified and not stored yet."),
+    "devices": ("gauge", "Devices whose messages are taken."),
+    "last_stored_seconds": ("gauge", "When the database last took something, seconds since 1970."),
+}
+
+
+class Counts:
+    """The numbers since the start, by name, and of what was refused by reason."""
+
+    def __init__(self, path: Path, say: Callable[[str], None] | None = None) -> None:
+        self.values: dict[str, float] = dict.fromkeys(_HELP, 0)
+        self.refused: dict[Reason, int] = dict.fromkeys(REASONS, 0)
+        self._path = path
+        self._say = say or (lambda line: print(line, file=sys.stderr, flush=True))
+        self._told: dict[str, tuple[float, int]] = {}
+        self._written = ""
+
+    def refuse(self, reason: Reason, device: str) -> None:
+        """Counts a message that was refused. `device` is a name as the broker vouches for it."""
+        self.refused[reason] += 1
+        self.tell(f"refused: {reason}", f"refused a message of {device}: {reason}", count=True)
+
+    def tell(self, subject: str, line: str, count: bool = False) -> None:
+        """Says a line, at most one a minute of one subject; `count` adds how many were not said meanwhile."""
+        now = time.monotonic()
+        when, missed = self._told.get(subject, (-QUIET, 0))
+        if now - when < QUIET:
+            self._told[subject] = when, missed + 1
+            return
+        self._told[subject] = now, 0
+        self._say(f"{line} (and {missed} more since the last such line)" if count and missed else line)
+
+    def render(self) -> str:
+        """The numbers in Prometheus's text format."""
+        lines = []
+        for name, (kind, text) in _HELP.items():
+            full = f"gatehouse_intake_{name}" + ("_total" if kind == "counter" else "")
+            lines += [f"# HELP {full} {text}", f"# TYPE {full} {kind}", f"{full} {self.values[name]:.15g}"]
+        full = "gatehouse_intake_refused_total"
+        lines += [f"# HELP {full} Messages that were not stored, by reason.", f"# TYPE {full} counter"]
+        lines += [f'{full}{{reason="{reason}"}} {count}' for reason, count in self.refused.items()]
+        return "\n".join([*lines, ""])
+
+    def write(self) -> None:
+        """Replaces the file with the numbers, if they have changed; that it can't is said, and no more."""
+        text = self.render()
+        if text == self._written:
+            return
+        beside = self._path.with_name(f".{self._path.name}.new")
+        try:
+            beside.write_text(text)
+            os.chmod(beside, 0o644)
+            beside.rename(self._path)
+            self._written = text
+        except OSError as error:
+            self.tell("metrics", f"{self._path}: not written: {error.strerror}")
