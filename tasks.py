@@ -49,12 +49,15 @@ def harden(_: Context, site: str = "lab", yes: bool = False) -> None:
     where = _site(site)
     if where.lab:
         build_lab(where)
+        where = enrol_lab(where)
     plan = run.plan(where)
     print(plan, flush=True)
     if not plan.empty:
         if not (where.lab or yes):
             _ask(f"Apply this to {', '.join(where.gateways)}?")
         run.apply(where)
+    if where.lab:
+        report_in_lab(where)
     sys.exit(_verify(where))
 
 
@@ -190,6 +193,28 @@ def build_lab(site: Site) -> None:
 
     lab.up(lab.from_site(site, lab.default_name()))
     vaults.prepare_lab(site)
+
+
+def enrol_lab(site: Site) -> Site:
+    """Gives an identity to the devices that the lab plays; returns the site with them."""
+    from deploy import enrolment
+    from lab import simulator
+
+    known = {device.name: device for device in site.devices}
+    for name in simulator.few(site):
+        if known[name].hmac_key is None:
+            enrolment.enrol_one(site, enrolment.Request(name, known[name].model), "", False)
+    return _site(site.name)
+
+
+def report_in_lab(site: Site) -> None:
+    """Has these devices report in the background, if they don't yet."""
+    from deploy import vaults
+    from lab import simulator
+
+    names = simulator.few(site)
+    if simulator.start(site, vaults.open_pki(site), names):
+        print(f"lab: {', '.join(names)} report every {simulator.INTERVAL:.0f} s", flush=True)
 
 
 NAMED = {**SITE, "name": "the device; more than once for several"}
@@ -562,6 +587,51 @@ def ca_move_to_backup_key(_: Context, site: str = "lab", gateway: str = "", forc
     print(brokerkeys.move(_site(site), gateway, force))
 
 
+MESSAGE = {
+    **SITE,
+    "topic": "devices/NAME/telemetry/KIND",
+    "file": "where the content or the message is (default: standard input)",
+    "key-file": "a file with the key, such as a bundle's hmac.key (default: the vault)",
+    "number": "the key's number (default: the one in the registry, 1 with --key-file)",
+}
+
+
+def _input(file: str) -> bytes:
+    try:
+        return Path(file).read_bytes() if file else sys.stdin.buffer.read()
+    except OSError as error:
+        sys.exit(f"{file}: can't be read ({error.strerror})")
+
+
+@task(name="sign", help={**MESSAGE, "sequence": "its sequence number (default: the time)"})
+@told
+def message_sign(
+    _: Context, topic: str, site: str = "lab", file: str = "", key_file: str = "", number: int = 0, sequence: int = -1
+) -> None:
+    """Sign what a device reports; the message goes to standard output, in hexadecimal on a terminal."""
+    from deploy import messages
+
+    made = messages.signed(_site(site), topic, _input(file), key_file, number, sequence)
+    sys.stdout.buffer.write(made.hex().encode() + b"\n" if sys.stdout.isatty() else made)
+
+
+@task(name="verify", help={**MESSAGE, "hex": "the message is given in hexadecimal"})
+@told
+def message_verify(
+    _: Context, topic: str, site: str = "lab", file: str = "", key_file: str = "", number: int = 0, hex: bool = False
+) -> None:
+    """Verify a message of a device and show what it says; exit status 1 and the reason if it would be refused."""
+    from deploy import messages
+
+    given = _input(file)
+    if hex:
+        try:
+            given = bytes.fromhex(given.decode("ascii"))
+        except ValueError:
+            sys.exit("message.verify: that is no hexadecimal")
+    print(*messages.verified(_site(site), topic, given, key_file, number), sep="\n")
+
+
 namespace = Collection(
     bundle,
     devices,
@@ -580,6 +650,7 @@ namespace = Collection(
     verify,
     Collection("ca", ca_drop, ca_move_to_backup_key, ca_rollover, ca_status),
     Collection("data", data_backup, data_erase, data_restore),
+    Collection("message", message_sign, message_verify),
     Collection("lab", lab_up, lab_down, lab_status, lab_shell),
     Collection(
         "vault", vault_show, vault_add_recipient, vault_remove_recipient, vault_rekey, vault_backup, vault_restore

@@ -14,7 +14,8 @@ from gatehouse.errors import GatehouseError
 from gatehouse.identity import Credential, Pki
 from gatehouse.site import Device, Site
 from gatehouse.site.registry_writer import Registry
-from roles import rendering
+from roles import intake, rendering
+from roles.intake import files as intake_files
 from roles.mosquitto import files as mosquitto
 from roles.mosquitto import service as broker
 from roles.nftables import ruleset as firewall
@@ -134,13 +135,17 @@ def _push(site: Site, devices: Sequence[Device], pki: Pki, log: Log, done: str, 
 
 
 def _apply(remote: Remote, target: Target, mine: Sequence[Device], devices: Sequence[Device]) -> None:
-    """Firewall first, and connections that it does not let go on; then the broker's lists, then the open sessions."""
+    """Firewall first, and what it does not let go on; then the intake's keys, the broker's lists, the open sessions."""
     if mine:
         ruleset = firewall.ruleset(target)
         script, stdin = rendering.swap([ruleset], [ruleset], firewall.CHECK)
         ends = [f"ss -K dst {device.address} >/dev/null 2>&1 || true" for device in mine if device.address]
         remote.run("; ".join([script, firewall.LOADER, *ends]), stdin)
-    if broker.name not in (service.name for service in target.site.services_of(target.name)):
+    runs = {service.name for service in target.site.services_of(target.name)}
+    if intake.service.name in runs:
+        keys = intake_files.keys(target)
+        remote.run(*rendering.swap([keys], [keys]))
+    if broker.name not in runs:
         return
     update_broker(remote, target)
     port = target.site.listener("mosquitto", "mqtts").port

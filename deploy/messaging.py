@@ -1,9 +1,9 @@
-"""The broker."""
+"""The broker, and the intake of what devices report."""
 
 from deploy import layer
 from roles.target import Target
 
-ROLES = ("mosquitto",)
+ROLES = ("mosquitto", "intake")
 
 
 def apply(target: Target) -> None:

@@ -5,6 +5,7 @@
     pki/services/{key,certificate}          ephemeral clients of proofs
     pki/devices/{key,certificate,revoked,crl}   and during a roll-over those of `authorities`
     server/NAME/{key,certificate}
+    client/NAME/{key,certificate}           the kit's own clients at the broker
 
 The authorities' keys sign here, on the operator's side. What this module returns, and what `SecretStore.get` gives to a
 deploy, is a leaf's key or public: neither has an accessor for an authority's.
@@ -47,7 +48,7 @@ from gatehouse.identity.leaf import (
     strong_enough,
 )
 from gatehouse.identity.lifetimes import Lifetime, of_certificate, of_crl
-from gatehouse.identity.names import check_device_name, check_label
+from gatehouse.identity.names import KIT_PREFIX, check_device_name, check_label
 from gatehouse.identity.rollover import Rollover
 from gatehouse.identity.store import SecretStore
 from gatehouse.identity.token import Token
@@ -158,8 +159,9 @@ class Pki:
                 if f"{where}/crl" in self._vault:
                     crl = of_crl(f"revocation list of {name}", self._vault.get(f"{where}/crl"))
                     found.append(Standing("signed", crl, ""))
-        for where in (name for name in self._vault.names("server/") if name.endswith("/certificate")):
-            life = of_certificate(f"server {where.split('/')[1]}", self._vault.get(where))
+        leaves = [name for kind in ("server/", "client/") for name in self._vault.names(kind)]
+        for where in (name for name in leaves if name.endswith("/certificate")):
+            life = of_certificate(" ".join(where.split("/")[:2]), self._vault.get(where))
             found.append(Standing("issued", life, ""))
         return found
 
@@ -219,6 +221,26 @@ class Pki:
             key = new_key()
             public_key, key_pem = key.public_key(), key_to_pem(key)
         return self._client(name, public_key, key_pem, *self._life(self._authorities["devices"], days))
+
+    def client(self, name: str, days: int = 365) -> Credential:
+        """Return the certificate of one of the kit's own clients, whose name starts with `KIT_PREFIX`.
+
+        It is kept in the vault and returned again until two thirds of its life are over, or another authority issues.
+        """
+        if not check_label(name).startswith(KIT_PREFIX):
+            raise PkiError(f"client {name}: the kit's own clients have names that start with {KIT_PREFIX!r}")
+        stored = self._stored_client(name)
+        if stored is not None:
+            return stored
+        with self._vault.transaction():
+            stored = self._stored_client(name)  # another writer may have been first
+            if stored is not None:
+                return stored
+            key_pem = self._vault.obtain(f"client/{name}/key", lambda: key_to_pem(new_key()), "private-key")
+            public_key = read_key(f"client/{name}/key", key_pem).public_key()
+            made = self._client(name, public_key, key_pem, *self._life(self._authorities["devices"], days))
+            self._vault.set(f"client/{name}/certificate", made.certificate_pem, "certificate")
+            return made
 
     def ephemeral_client(
         self,
@@ -299,6 +321,20 @@ class Pki:
             and names.get_values_for_type(x509.IPAddress) == addresses
             and certificate.public_key() == read_key(f"{where}/key", key_pem).public_key()
             and _was_issued_by(certificate, issuer)
+            and not stored.due(self._clock())
+        )
+        return stored if fits else None
+
+    def _stored_client(self, name: str) -> Credential | None:
+        where = f"client/{name}"
+        if f"{where}/certificate" not in self._vault or f"{where}/key" not in self._vault:
+            return None
+        certificate = read_certificate(f"{where}/certificate", self._vault.get(f"{where}/certificate"))
+        key_pem = self._vault.get(f"{where}/key")
+        stored = credential(name, certificate, key_pem)
+        fits = (
+            certificate.public_key() == read_key(f"{where}/key", key_pem).public_key()
+            and _was_issued_by(certificate, self._authorities["devices"])
             and not stored.due(self._clock())
         )
         return stored if fits else None

@@ -196,12 +196,16 @@ class Ssh(Model):
 
 
 class Broker(Model):
-    """Limits and TLS of the MQTT broker. Sizes in bytes, times in seconds."""
+    """Limits and TLS of the MQTT broker. Sizes in bytes, times in seconds.
+
+    What is queued is what a client may be away for: of the intake, it is what is kept while the database is away.
+    """
 
     tls: Literal["1.3", "1.2"] = "1.3"
     max_packet_bytes: int = Field(default=65_536, ge=256, le=268_435_455)
     max_connections: int = Field(default=20_000, ge=1)
-    max_queued_messages: int = Field(default=1_000, ge=1)
+    max_queued_messages: int = Field(default=200_000, ge=1)
+    max_queued_bytes: int = Field(default=67_108_864, ge=65_536)
     max_inflight_messages: int = Field(default=20, ge=1, le=65_535)
     max_keepalive_seconds: int = Field(default=300, ge=10, le=65_535)
     session_expiry: str = Field(default="14d", pattern=r"^[1-9][0-9]*[hdwm]$")
@@ -223,6 +227,17 @@ class Program(Model):
             if not _FILTER.fullmatch(given):
                 raise ValueError(f"{given!r} is no topic filter|use one such as devices/+/telemetry/#")
         return filters
+
+
+class Messages(Model):
+    """Which of the devices' messages are taken; `json_form` allows the form without a binary header. Times in seconds.
+
+    `max_age` is for the way from the device to the gateway: what waits at the gateway itself doesn't grow too old.
+    """
+
+    json_form: bool = False
+    max_age_seconds: int = Field(default=3_600, ge=1, le=30 * 86_400)
+    max_ahead_seconds: int = Field(default=300, ge=1, le=86_400)
 
 
 class Pkcs11(Model):
@@ -334,6 +349,7 @@ class Site(Model):
     destinations: dict[str, Destination] = {}
     broker: Broker = Broker()
     programs: dict[ProgramName, Program] = {}
+    messages: Messages = Messages()
     time: Time = Time()
     database: Database = Database()
     authority: dict[Literal["root", "services", "devices"], KeyPlace] = {}

@@ -1,0 +1,35 @@
+"""The message intake: what devices report is verified, and what is signed, new and whole is stored."""
+
+from gatehouse.site import Flow, Secret, Service
+
+service = Service(
+    name="intake",
+    title="Message intake",
+    packages=("python3",),
+    units=("gatehouse-intake.service",),
+    user="gatehouse-intake",
+    network_facing=True,
+    flows=(
+        Flow(
+            source="mosquitto",
+            destination="intake",
+            data="signed telemetry of all devices",
+            encryption="tls",
+            authentication="client certificate of the site's PKI; each message by its device's HMAC key",
+            compromise="telemetry is read, or kept from the database; it can't be forged without a device's key",
+        ),
+        Flow(
+            source="intake",
+            destination="influxdb",
+            data="telemetry that was verified",
+            encryption="tls",
+            authentication="a credential that may write one database and read nothing",
+            compromise="false telemetry in the database",
+        ),
+    ),
+    secrets=(
+        Secret(name="devices' HMAC keys", kind="key", rotation_days=365, consumers=("intake",)),
+        Secret(name="client key", kind="key", rotation_days=365, consumers=("intake",)),
+        Secret(name="client certificate", kind="certificate", rotation_days=240, consumers=("intake",)),
+    ),
+)

@@ -1,0 +1,156 @@
+"""Whatever dies: what the broker has accepted is stored, and stored once."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+import lab
+from deploy import enrolment, vaults
+from gatehouse.identity import Pki
+from gatehouse.identity.candidates import Request
+from gatehouse.proof import stored
+from gatehouse.proof.channel import START, asking, opening
+from gatehouse.proof.expect import GATEWAY
+from gatehouse.site import Site
+from lab import simulator
+from tests.lab.gateways import Gateway, wait
+
+pytestmark = pytest.mark.timeout(900)
+
+METRICS = "/run/gatehouse-intake/metrics.prom"
+# A device's name tells which fault it lived through; it reports nothing else.
+SECONDS = 20
+
+
+@pytest.fixture
+def site(gateway: Gateway) -> Site:
+    return gateway.checkout.site
+
+
+@pytest.fixture
+def pki(site: Site) -> Iterator[Pki]:
+    yield vaults.open_pki(site)
+
+
+@pytest.fixture
+def reporting(gateway: Gateway) -> Iterator[tuple[str, ...]]:
+    """Devices of the lab that are enrolled, and whose keys the gateway has."""
+    names = tuple(device.name for device in gateway.checkout.site.devices[:2])
+    for name in names:
+        device = next(d for d in gateway.checkout.site.devices if d.name == name)
+        enrolment.enrol_one(gateway.checkout.site, Request(name, device.model), "", False)
+    gateway.converge()
+    yield names
+
+
+def sequences(gateway: Gateway, site: Site, pki: Pki, device: str) -> list[int]:
+    """The sequence numbers of all points that the database has of a device."""
+    probe = stored.question(site, pki, device, "seq", 60)
+    sent = opening({}) + asking({GATEWAY: [probe]})
+    done = lab.run(gateway.name, gateway.host, ["python3", "-I", "-c", START], stdin=sent)
+    assert done.returncode == 0, done.stderr
+    found = stored.answer(site, json.loads(done.stdout.splitlines()[1])["results"][GATEWAY][0])
+    assert found is not None, done.stdout[-300:]
+    return [int(value) for value in found]
+
+
+def counted(gateway: Gateway, name: str) -> float:
+    lines = gateway(f"cat {METRICS}").splitlines()
+    return float(next(line.rsplit(" ", 1)[1] for line in lines if line.startswith(f"gatehouse_intake_{name} ")))
+
+
+def kill_the_intake(gateway: Gateway) -> None:
+    for _ in range(4):
+        gateway("systemctl kill --signal=KILL gatehouse-intake.service")
+        time.sleep(3)
+
+
+def take_the_database_away(gateway: Gateway) -> None:
+    gateway("systemctl stop influxdb.service")
+    time.sleep(8)
+    gateway("systemctl start influxdb.service")
+
+
+def kill_the_database(gateway: Gateway) -> None:
+    gateway("systemctl kill --signal=KILL influxdb.service; sleep 1; systemctl start influxdb.service")
+
+
+def restart_the_broker(gateway: Gateway) -> None:
+    for _ in range(2):
+        gateway("systemctl restart mosquitto.service")
+        time.sleep(4)
+
+
+def restart_the_gateway(gateway: Gateway) -> None:
+    lab.restart(gateway.name, gateway.host)
+    gateway.until("systemctl is-active --quiet gatehouse-intake.service", 90)
+
+
+def everything_at_once(gateway: Gateway) -> None:
+    gateway("systemctl stop influxdb.service")
+    time.sleep(3)
+    gateway("systemctl kill --signal=KILL gatehouse-intake.service")
+    gateway("systemctl restart mosquitto.service")
+    time.sleep(3)
+    gateway("systemctl start influxdb.service")
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        kill_the_intake,
+        take_the_database_away,
+        kill_the_database,
+        restart_the_broker,
+        everything_at_once,
+        restart_the_gateway,
+    ],
+    ids=lambda fault: fault.__name__,
+)
+def test_what_the_broker_accepted_is_stored_once(
+    gateway: Gateway, site: Site, pki: Pki, reporting: tuple[str, ...], fault: Callable[[Gateway], None]
+) -> None:
+    before = {name: set(sequences(gateway, site, pki, name)) for name in reporting}
+    with ThreadPoolExecutor(1) as pool:
+        playing = pool.submit(
+            simulator.play,
+            site,
+            pki,
+            dict.fromkeys(reporting, "good"),
+            interval=0.01,
+            seconds=SECONDS,
+            patience=90,
+        )
+        time.sleep(5)
+        fault(gateway)
+        played = playing.result()
+    for name in reporting:
+        accepted = {n for first, last in played[name]["acknowledged"] for n in range(first, last + 1)}
+        assert len(accepted) == played[name]["sent"] > 500, "the devices were to go on until all was accepted"
+        wait(
+            lambda name=name, accepted=accepted: accepted <= set(sequences(gateway, site, pki, name)),
+            f"{name}: all accepted messages stored",
+            60,
+        )
+        points = [n for n in sequences(gateway, site, pki, name) if n not in before[name]]
+        assert sorted(points) == sorted(accepted), "nothing twice, and nothing that was not sent"
+
+
+def test_a_revoked_devices_messages_are_refused_at_once_and_without_a_restart(
+    gateway: Gateway, site: Site, pki: Pki, reporting: tuple[str, ...]
+) -> None:
+    since = gateway("systemctl show -p ActiveEnterTimestampMonotonic gatehouse-intake.service")
+    before = counted(gateway, "reloads_total")
+    done = gateway.checkout.invoke("quarantine", "--name", reporting[0])
+    assert done.status == 0, done.text
+    wait(lambda: counted(gateway, "reloads_total") > before, "the keys were read again", 10)
+    keys = gateway("cut -d' ' -f1 /etc/gatehouse/intake/keys").split()
+    assert reporting[0] not in keys and reporting[1] in keys
+    assert gateway.checkout.invoke("release", "--name", reporting[0]).status == 0
+    wait(lambda: counted(gateway, "reloads_total") > before + 1, "the keys were read again", 10)
+    assert gateway("systemctl show -p ActiveEnterTimestampMonotonic gatehouse-intake.service") == since
