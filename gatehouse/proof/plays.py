@@ -11,6 +11,8 @@ from gatehouse.proof.credentials import CUT_OFF, OBSERVER, OTHER_PROBE, PROBE, S
 
 Probe = dict[str, Any]
 Step = dict[str, Any]
+Report = tuple[str, bytes]
+"""A topic, and what is published there."""
 
 REFUSED = ("none", "expired", "foreign", "revoked", "server")
 NOT_LET_IN = ("wrong-password", "empty-password", "no-password", "no-name", "another-name")
@@ -186,6 +188,15 @@ def programs(server: Mapping[str, Any], name: str, password: str, own: str) -> l
         asked = {"id": f"programs:{case}", "kind": "mqtt", **server, "credentials": {"given": credentials}}
         probes.append({**asked, "steps": steps})
     return probes
+
+
+def reports(server: Mapping[str, Any], identities: Mapping[str, Shown], messages: Mapping[str, Report]) -> Probe:
+    """One device that reports: for each case a topic and what is published there, in that order."""
+    steps: list[Step] = [{"do": "connect", "as": "device", "with": "good", "client_id": PROBE}]
+    for case, (where, payload) in messages.items():
+        steps.append({"do": "publish", "as": "device", "topic": where, "hex": payload.hex(), "case": case})
+    credentials = {"good": asdict(identities["good"])}
+    return {"id": "broker:reports", "kind": "mqtt", **server, "credentials": credentials, "steps": steps}
 
 
 def handshakes(server: Mapping[str, Any], identities: Mapping[str, Shown], foreign_root: str) -> list[Probe]:

@@ -16,6 +16,7 @@ _NOT_THE_BROKER = {
     "programs.*": "nothing answers programs",
     "gateway.mosquitto.passwords-from-*": "nothing answers programs",
     "scan.tcp-from-internal": "a declared port is closed",
+    "intake.*": "the intake has no broker that it trusts",
 }
 _FOR_PROGRAMS_TOO = {"programs.confined": "these rules are for every name, a program's too"}
 # Other sabotages of the broker itself: they would be hidden where it does not run, or lets everybody in.
@@ -102,6 +103,7 @@ SABOTAGES = (
             "quarantine.{isolated,broker}": "a device in quarantine has nothing left to reach",
             "programs.*": "there is none",
             "scan.tcp-from-{iot,internal}": "a declared port is closed",
+            "intake.*": "nothing comes without a broker",
         },
         apart_from=_NEED_THE_BROKER,
     ),
@@ -156,6 +158,7 @@ SABOTAGES = (
         may={
             "{broker,quarantine}.*": "nobody has a name, so nobody has rights",
             "programs.*": "programs without a name are let in, too",
+            "intake.*": "the intake has none either",
         },
         apart_from=_NEED_THE_BROKER,
     ),
@@ -167,6 +170,7 @@ SABOTAGES = (
         may={
             "{broker,quarantine}.*": "who says no name is not let in any more",
             "programs.*": "clients without a name are allowed",
+            "intake.*": "the intake says none",
         },
         apart_from=_NEED_THE_BROKER,
     ),
@@ -306,7 +310,10 @@ SABOTAGES = (
             systemctl reload mosquitto.service
         """,
         catches=("broker.delivers",),
-        may={"broker.{denies-*,identity-from-certificate,limits-packets}": "their own success is gone"},
+        may={
+            "broker.{denies-*,identity-from-certificate,limits-packets}": "their own success is gone",
+            "intake.*": "nothing of a device's comes to the intake",
+        },
         apart_from=_RIGHTS,
     ),
     Sabotage(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lab.sabotage import broker, database, identities, machine, network, services
+from lab.sabotage import broker, database, identities, intake, machine, network, services
 from lab.sabotage.model import Sabotage
 
 SABOTAGES: tuple[Sabotage, ...] = (
@@ -10,6 +10,7 @@ SABOTAGES: tuple[Sabotage, ...] = (
     *broker.SABOTAGES,
     *identities.SABOTAGES,
     *database.SABOTAGES,
+    *intake.SABOTAGES,
     *machine.SABOTAGES,
     *network.SABOTAGES,
 )

@@ -27,6 +27,7 @@ SABOTAGES = (
         catches=("host.runs-influxdb", "database.{intake-writes,dashboards-read}"),
         may={
             "database.*": "it answers nobody",
+            "intake.*": "what is verified waits for it",
             f"gateway.influxdb.*-from-{_EVERYWHERE}": "it answers nobody, so silence elsewhere proves nothing",
         },
         apart_from=_NEED_IT,
@@ -124,7 +125,11 @@ SABOTAGES = (
             sleep 2
         """,
         catches=("database.tls", "database.{intake-writes,dashboards-read}", "keys.known"),
-        may={"database.*": "whoever looks at its certificate turns away", "keys.owners": "the key was written anew"},
+        may={
+            "database.*": "whoever looks at its certificate turns away",
+            "intake.*": "the intake does, too",
+            "keys.owners": "the key was written anew",
+        },
         apart_from=(*_NEED_IT, "impostor-with-own-certificate", "unknown-key", "authority-on-the-gateway"),
     ),
 )

@@ -4,6 +4,7 @@ set -eu
 FIREWALL=/etc/gatehouse/firewall.nft
 BROKER=/etc/mosquitto/conf.d/gatehouse.conf
 CREDENTIALS=/etc/mosquitto/gatehouse
+MESSAGES=/usr/lib/gatehouse/python/gatehouse/messages
 DATABASE=/etc/gatehouse/database
 
 # edit FILE EXPRESSION: sed -E in place; an edit that changes nothing is no sabotage.
@@ -48,6 +49,12 @@ influxql() {
 from common import Settings
 import one
 one.Engine(Settings.read()).ask(sys.argv[1])' "$1"
+}
+
+# intake FILE EXPRESSION: edits a file of the intake's, its settings or its program, and starts it on that.
+intake() {
+    edit "$1" "$2"
+    systemctl restart gatehouse-intake.service
 }
 
 # sshd FILE-EXPRESSION: edits what sshd reads, and makes it read that.

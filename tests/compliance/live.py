@@ -6,9 +6,11 @@ import shlex
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -21,12 +23,14 @@ from deploy import vaults
 from deploy.inventory import connection
 from gatehouse.errors import GatehouseError
 from gatehouse.identity import Pki, Vault, programs
-from gatehouse.proof import expect, plays
+from gatehouse.proof import expect, plays, reports, stored
 from gatehouse.proof.channel import START, Agent, ProbeError
-from gatehouse.proof.credentials import CUT_OFF_HARDWARE, Shown, foreign_anchor, shown
+from gatehouse.proof.credentials import CUT_OFF_HARDWARE, OTHER_PROBE, PROBE, Shown, foreign_anchor, shown
 from gatehouse.proof.expect import Offer, Place, split
 from gatehouse.proof.observation import Observation
 from gatehouse.site import Policy, Site, derive
+from roles.intake.files import METRICS, probe_key
+from roles.target import Target
 from tests.compliance.field import Field
 from tests.compliance.sockets import Socket, sockets
 
@@ -477,3 +481,54 @@ class Live:
             good = {**plays.admission("good", {**common, "address": elsewhere}, who), "id": f"broker:good@{elsewhere}"}
             found |= {o.probe["id"]: o for o in self.ask({place: [good]})[place]}
         return found
+
+    # the intake
+
+    @cached_property
+    def intake(self) -> Taken:
+        """Has the suite's device report, good and bad, and asks the database and the intake what became of it."""
+        (segment, address), *_ = self.broker_at or [(None, None)]
+        if segment is None:
+            raise ProbeError(f"{self.name}: no position where the broker can be reached from")
+        server = {
+            "address": address,
+            "port": self.mqtts.listener.port,
+            "ca": self.pki.trust_anchor.decode(),
+            "server_name": f"broker.{self.site.domain}",
+        }
+        target = Target(self.site, self.name, lambda: self.pki)
+        keys = [probe_key(target, probe) for probe in (PROBE, OTHER_PROBE)]
+        made = reports.made(keys[0], keys[1], time.time_ns() // 1_000_000, self.site.messages.json_form)
+        before = self._intakes_numbers()
+        play = plays.reports(server, self.credentials, made.messages)
+        published = self.ask({segment: [play]})[segment][0]
+        until = time.monotonic() + 20
+        question = stored.question(self.site, self.pki, PROBE, reports.FIELD, 10)
+        while True:
+            answered = self.ask({expect.GATEWAY: [question]})[expect.GATEWAY][0]
+            after, values = self._intakes_numbers(), stored.answer(self.site, answered.result)
+            came = after.get("received_total", 0) - before.get("received_total", 0) >= len(made.messages)
+            if (came and values and made.marks[reports.GOOD] in values) or time.monotonic() > until:
+                return Taken(made, published, before, after, values)
+            time.sleep(0.5)
+
+    def _intakes_numbers(self) -> dict[str, float]:
+        """Written once a second: a moment later they are of now."""
+        time.sleep(1.5)
+        seen = self.ask({expect.GATEWAY: [{"kind": "run", "argv": ["cat", METRICS]}]})[expect.GATEWAY][0]
+        return reports.numbers(str(seen.result.get("output", "")))
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What was reported, how the broker took it, the intake's numbers before and after, and what is stored."""
+
+    made: reports.Reports
+    published: Observation
+    before: dict[str, float]
+    after: dict[str, float]
+    values: list[str] | None
+
+    def rise(self, name: str) -> float:
+        """By how much a number has grown."""
+        return self.after.get(name, 0) - self.before.get(name, 0)

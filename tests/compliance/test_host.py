@@ -113,8 +113,9 @@ def test_no_key_of_an_authority_is_on_the_gateway(live, evidence):
 @pytest.mark.controls("ETSI-EN-303-645-v3.1.3:5.4-4", "ETSI-EN-303-645-v3.1.3:5.1-1")
 @pytest.mark.check("keys.known")
 def test_every_private_key_is_one_that_the_site_knows(live, evidence):
-    """Every private key on the gateway is a server's from the site's vault, or SSH's own."""
-    stored = {name: live.vault.get(name) for name in live.vault.names("server/") if name.endswith("/certificate")}
+    """Every private key on the gateway is from the site's vault, of a server or a client of the kit, or SSH's own."""
+    names = (name for kind in ("server/", "client/") for name in live.vault.names(kind))
+    stored = {name: live.vault.get(name) for name in names if name.endswith("/certificate")}
     known = {digest(read_certificate(name, pem).public_key()): name for name, pem in stored.items()}
     for key in live.keys:
         mine = known.get(key["spki"]) or (

@@ -87,10 +87,10 @@ class Session:
         code = answer[properties_end(answer, 2)]
         return {"outcome": "granted" if code <= 2 else "denied", "code": code}
 
-    def publish(self, topic: str, payload: str) -> Result:
+    def publish(self, topic: str, payload: bytes) -> Result:
         """Publishes at QoS 1, never retained; the broker's reason code (0 and 16: taken, 135: not authorised)."""
         number = self._next()
-        body = text(topic) + struct.pack(">H", number) + b"\0" + payload.encode()
+        body = text(topic) + struct.pack(">H", number) + b"\0" + payload
         self._send(packet(PUBLISH | 0x02, body))
         answer = self._answer((PUBACK, number))
         if answer is None:
@@ -204,9 +204,8 @@ def mqtt(probe: Probe) -> Result:
     """Plays `steps`, each `{"do": …, "as": SESSION, …}`; one outcome a step, and what each session received.
 
     connect (`with`: a name in `credentials`, with `chain` and `key` or `username` and `password`, absent for none;
-    `client_id`, `username`), subscribe (`topic`), publish (`topic`, `payload` or its `size` in bytes), await
-    (`payload`, `seconds`), ping, close. A step of a session that
-    is not connected is `skipped`.
+    `client_id`, `username`), subscribe (`topic`), publish (`topic`, `payload`, or `hex`, or its `size` in bytes), await
+    (`payload`, `seconds`), ping, close. A step of a session that is not connected is `skipped`.
     """
     sessions: dict[str, Session] = {}
     outcomes: list[Result] = []
@@ -243,10 +242,16 @@ def _step(step: dict[str, Any], sessions: dict[str, Session], server: Probe, cre
     if step["do"] == "subscribe":
         return session.subscribe(step["topic"])
     if step["do"] == "publish":
-        return session.publish(step["topic"], "x" * step["size"] if "size" in step else step["payload"])
+        return session.publish(step["topic"], _payload(step))
     if step["do"] == "await":
         return session.wait_for(step["payload"], step["seconds"])
     if step["do"] == "ping":
         return session.ping()
     session.close()
     return {"outcome": "closed"}
+
+
+def _payload(step: dict[str, Any]) -> bytes:
+    if "hex" in step:
+        return bytes.fromhex(step["hex"])
+    return b"x" * step["size"] if "size" in step else str(step["payload"]).encode()

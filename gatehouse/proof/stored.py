@@ -1,0 +1,51 @@
+"""Asks the gateway's database what it has stored, as whoever reads for the dashboards."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import json
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from gatehouse.identity import Pki
+from gatehouse.site import Site
+
+Probe = dict[str, Any]
+NAME = "gatehouse"
+"""The database (1.x), or the organisation and its bucket (2.x)."""
+PORT = 8086
+
+
+def question(site: Site, pki: Pki, device: str, field: str, minutes: int) -> Probe:
+    """A probe of kind `https` for a field of a device's messages of the last minutes; `answer` reads what it gets."""
+    server = {"address": "127.0.0.1", "port": PORT, "server_name": f"influxdb.{site.domain}"}
+    common = {"kind": "https", **server, "ca": pki.trust_anchor.decode(), "timeout": 20}
+    secret = pki.vault.get_text("influxdb.dashboards")
+    if site.database.engine == "influxdb1":
+        both = base64.b64encode(f"dashboards:{secret}".encode()).decode()
+        asked = f"SELECT \"{field}\", kind FROM telemetry WHERE device = '{device}' AND time > now() - {minutes}m"  # noqa: S608
+        path = "/query?" + urlencode({"db": NAME, "epoch": "ns", "q": asked})
+        return {**common, "path": path, "headers": {"Authorization": f"Basic {both}"}}
+    flux = (
+        f'from(bucket: "{NAME}") |> range(start: -{minutes}m)'
+        f' |> filter(fn: (r) => r._measurement == "telemetry" and r.device == "{device}" and r._field == "{field}")'
+    )
+    headers = {"Authorization": f"Token {secret}", "Content-Type": "application/vnd.flux", "Accept": "application/csv"}
+    path = "/api/v2/query?" + urlencode({"org": NAME}, quote_via=quote)
+    return {**common, "method": "POST", "path": path, "headers": headers, "body": flux}
+
+
+def answer(site: Site, result: Mapping[str, Any]) -> list[str] | None:
+    """The values as text, one a point, oldest first; None where the database did not answer the question."""
+    if result.get("outcome") != "answered" or result.get("status") != 200:
+        return None
+    try:
+        if site.database.engine == "influxdb1":
+            series = json.loads(result["body"])["results"][0].get("series", [])
+            return [str(row[1]) for each in series for row in each["values"]]
+        lines = [line for line in result["body"].splitlines() if line and not line.startswith("#")]
+        return [str(row["_value"]) for row in csv.DictReader(lines) if row.get("_value") not in (None, "_value")]
+    except (ValueError, LookupError, TypeError):
+        return None
