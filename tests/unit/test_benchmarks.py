@@ -12,9 +12,11 @@ from typing import Any
 
 import pytest
 
-from benchmarks import playbook
+from benchmarks import intake, playbook
 from benchmarks.measure import BenchmarkError, Ratio, Run, in_turn, table, timed
 from benchmarks.states import of_operations
+from gatehouse.messages import verify
+from gatehouse.messages.points import point
 from roles import lifecycle, undo
 
 FILE = lifecycle.File("/etc/one", b"content\n", "root", "mosquitto", 0o640)
@@ -130,3 +132,11 @@ def test_the_playbook_has_a_task_for_each_state_and_the_contents_beside_it(tmp_p
 def test_a_state_without_a_task_is_refused() -> None:
     with pytest.raises(BenchmarkError, match="no task for weather"):
         playbook.tasks([{"kind": "weather"}])
+
+
+def test_the_messages_that_are_measured_are_good_ones() -> None:
+    topic, payload = intake._message("device-3", 7)
+    found = verify({"device-3": {1: intake.KEY}}, topic, payload)
+    assert (found.device, found.sequence) == ("device-3", 7)
+    line, names = point(found)
+    assert line.startswith("telemetry,device=device-3,") and names == ["temperature", "humidity"]
