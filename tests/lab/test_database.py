@@ -99,6 +99,25 @@ def test_a_backup_that_can_t_be_written_leaves_the_database_running(gateway: Gat
     assert stored(gateway) == before
 
 
+def test_a_full_disk_under_the_database_refuses_what_it_can_t_keep_and_keeps_what_it_had(gateway: Gateway) -> None:
+    folder = "/var/lib/influxdb"
+    gateway(f"systemctl stop influxdb && mount -t tmpfs -o size=32m,mode=0700,uid=influxdb,gid=influxdb none {folder}")
+    try:
+        gateway("systemctl start influxdb", timeout=120)
+        gateway(f"{STEWARD} settle")
+        write(gateway, "kept-02")
+        filled = f"test $(df --output=avail {folder} | tail -1) = 0"
+        gateway(f"head -c 64M /dev/zero > {folder}/filling 2>/dev/null; {filled}")
+        # More than what is left of a block that is in use: 500, or 400 where the series are new.
+        assert gateway(f"python3 -c '{WRITE}' $(seq -f filler-%g 3000)").strip() in ("400", "500")
+        # The engine goes on refusing until it is started anew.
+        gateway(f"rm {folder}/filling; systemctl restart influxdb; {STEWARD} settle", timeout=120)
+        write(gateway, "erased-01")
+        assert stored(gateway) == {"erased-01": 2, "kept-02": 2}
+    finally:
+        gateway(f"systemctl stop influxdb; umount {folder}; systemctl start influxdb; {STEWARD} settle", timeout=120)
+
+
 def test_a_database_that_was_wiped_has_its_administrator_before_anybody_can_ask(gateway: Gateway) -> None:
     gateway("systemctl stop influxdb && rm -rf /var/lib/influxdb/* && systemctl start influxdb", timeout=120)
     gateway.until("ss -H -t -l -n 'sport = :8086' | grep -q .")

@@ -6,12 +6,13 @@ settle      makes it as declared
 devices     the names of the devices that something is stored of
 count NAME  how many points of a device a query finds
 erase NAME  deletes them
-backup      writes the whole database to standard output, as a tar
+backup      writes the whole database to standard output, as a compressed tar
 restore     replaces the whole database by such a tar from standard input
 """
 
 from __future__ import annotations
 
+import os
 import sys
 
 import copies
@@ -26,6 +27,8 @@ def main(arguments: list[str]) -> int:
     if command not in COMMANDS or len(names) != (command in ("count", "erase")):
         print(__doc__, file=sys.stderr)
         return 64
+    # Whatever is written is nobody else's, from its first moment on.
+    os.umask(0o077)
     try:
         COMMANDS[command](Settings.read(), *names)
     except Trouble as trouble:

@@ -104,8 +104,10 @@ class Http:
         end = time.monotonic() + patience
         while True:
             try:
-                if self("GET", path).status < 500:
+                if self("GET", path).status < 300:
                     return
+                if time.monotonic() > end:
+                    raise Trouble("the database answers, but is not ready (look at `journalctl -u influxdb`)")
             except Trouble:
                 if time.monotonic() > end:
                     raise

@@ -6,6 +6,7 @@ those, and never writes into them. What is sent then, with the unit running agai
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import pwd
@@ -14,6 +15,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import zlib
 from pathlib import Path
 
 from common import Settings, Trouble
@@ -26,6 +28,7 @@ UNCHANGING = ".tsm"
 
 def backup(settings: Settings) -> None:
     """Writes a tar: what made it, then everything below the database's folder."""
+    _tidy()
     beside = STATE.with_name(f".{STATE.name}.{secrets.token_hex(4)}")
     try:
         subprocess.run(["systemctl", "stop", UNIT], check=True)
@@ -35,7 +38,11 @@ def backup(settings: Settings) -> None:
             subprocess.run(["systemctl", "start", UNIT], check=True)
         beside.chmod(0o700)
         (beside / ABOUT).write_text(json.dumps({"engine": settings.engine, "database": settings.database}))
-        with tarfile.open(fileobj=sys.stdout.buffer, mode="w|", format=tarfile.PAX_FORMAT) as archive:
+        # The engines make files longer than what is in them: the quickest compression takes care of that.
+        with (
+            gzip.GzipFile(fileobj=sys.stdout.buffer, mode="wb", compresslevel=1) as small,
+            tarfile.open(fileobj=small, mode="w|", format=tarfile.PAX_FORMAT) as archive,
+        ):
             archive.add(beside / ABOUT, ABOUT)
             for entry in sorted(beside.iterdir()):
                 if entry.name != ABOUT:
@@ -43,6 +50,13 @@ def backup(settings: Settings) -> None:
             archive.addfile(tarfile.TarInfo(END))
     finally:
         shutil.rmtree(beside, ignore_errors=True)
+
+
+def _tidy() -> None:
+    """Takes away what a power cut left; a database that is not in its place may be one of them."""
+    if STATE.exists():
+        for left in STATE.parent.glob(f".{STATE.name}.*"):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def _copy(source: str, target: str) -> str:
@@ -56,6 +70,7 @@ def _copy(source: str, target: str) -> str:
 
 def restore(settings: Settings) -> None:
     """Puts a database back, whole or not at all; its accounts are then those of this gateway."""
+    _tidy()
     beside, former = (STATE.with_name(f".{STATE.name}.{secrets.token_hex(4)}") for _ in range(2))
     try:
         beside.mkdir(mode=0o700)
@@ -93,7 +108,7 @@ def _unpack(settings: Settings, folder: Path) -> None:
     about: dict[str, str] = {}
     ended = False
     try:
-        with tarfile.open(fileobj=sys.stdin.buffer, mode="r|") as archive:
+        with tarfile.open(fileobj=sys.stdin.buffer, mode="r|gz") as archive:
             for member in archive:
                 if ended := member.name == END:
                     break
@@ -115,7 +130,7 @@ def _unpack(settings: Settings, folder: Path) -> None:
                         shutil.copyfileobj(content, out)  # type: ignore[arg-type]  # a regular file has content
                     target.chmod(0o600)
                 os.chown(target, owner.pw_uid, owner.pw_gid)
-    except (tarfile.TarError, ValueError, EOFError):
+    except (tarfile.TarError, zlib.error, ValueError, EOFError):
         raise Trouble("that is no whole backup of a database (give the file that `data.backup` wrote)") from None
     if not about or not ended:
         raise Trouble("that is no whole backup of a database (give the file that `data.backup` wrote)")

@@ -23,11 +23,12 @@ STATE = Path("/var/lib/influxdb")
 ACCOUNTS = {"influxdb1": STATE / "meta" / "meta.db", "influxdb2": STATE / "influxd.bolt"}
 OPTIONS = {
     "influxdb1": {"INFLUXDB_HTTP_AUTH_ENABLED": "false", "INFLUXDB_HTTP_HTTPS_ENABLED": "false"},
-    "influxdb2": {"INFLUXD_TLS_CERT": "", "INFLUXD_TLS_KEY": "", "INFLUXD_CONFIG_PATH": str(FOLDER / "config.toml")},
+    "influxdb2": {"INFLUXD_CONFIG_PATH": str(FOLDER / "config.toml")},
 }
 COMMANDS = {
     "influxdb1": ["/usr/bin/influxd", "-config", str(FOLDER / "influxdb.conf")],
-    "influxdb2": ["/usr/bin/influxd"],
+    # An empty variable of the environment would leave what the configuration says.
+    "influxdb2": ["/usr/bin/influxd", "--tls-cert=", "--tls-key="],
 }
 
 
