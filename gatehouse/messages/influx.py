@@ -18,6 +18,8 @@ from urllib.parse import quote, urlencode, urlsplit
 from gatehouse.messages.refusal import MessageError
 
 Engine = Literal["influxdb1", "influxdb2"]
+# InfluxDB 1.6 blames the client (400, "partial write") for new series that its disk has no room for.
+DISK_TROUBLE = (b"no space left on device", b"disk quota exceeded", b"read-only file system", b"input/output error")
 PATIENCE = 30.0  # seconds for an answer
 
 
@@ -96,7 +98,7 @@ class Database:
         if status == 204:
             return
         why = f"database: {status} {_message(said)}"
-        if status in (400, 413, 422):
+        if status in (400, 413, 422) and not any(trouble in said for trouble in DISK_TROUBLE):
             raise Rejected(why)
         # Another credential may be in the file by now.
         self.close()
