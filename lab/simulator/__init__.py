@@ -43,6 +43,9 @@ setsid python3 -I -c "$2" <{_RUN}/plan >{_RUN}/log 2>&1 &
 echo $! >{_RUN}/pid; echo "$version" >{_RUN}/version; echo started
 """
 
+_STOP = f"""rm -f {_RUN}/version; pid=$(cat {_RUN}/pid 2>/dev/null) || exit 0
+! grep -qs python3 "/proc/$pid/cmdline" || kill "$pid"; rm -f {_RUN}/pid"""
+
 Behaviours = Mapping[str, str]
 
 
@@ -59,11 +62,13 @@ def play(
     """Has enrolled devices report: `behaviours` says how each does, by name (`device.BEHAVIOURS`).
 
     Returns for each what it `sent`, and `acknowledged`: ranges of the sequence numbers that the broker has taken.
-    `patience` are the seconds that the broker has for that at the end. Raises `LabError`.
+    `patience` are the seconds that the broker has for that at the end. Those that report in the background are stopped
+    first: two that call themselves the same would end each other's sessions. Raises `LabError`.
     """
     ends = {key: value for key, value in (("messages", messages), ("seconds", seconds)) if value is not None}
     if not ends:
         raise LabError("simulator: no end (give messages or seconds)")
+    stop(site)
     made = {**plan(site, pki, behaviours), **ends, "interval": interval, "patience": patience}
     name, wait = lab.default_name(), 120 + (seconds or 0) + patience + (messages or 0) * (interval + 0.02)
     done = lab.run(name, _host(site), ["python3", "-I", "-c", START], _opening(made), wait)
@@ -92,6 +97,11 @@ def start(site: Site, pki: Pki, names: Iterable[str], interval: float = INTERVAL
     if done.returncode:
         raise LabError(f"simulator: {done.stderr.strip()[-200:]}")
     return done.stdout.strip() == "started"
+
+
+def stop(site: Site) -> None:
+    """Ends what `start` began; nothing to end is no error."""
+    lab.run(lab.default_name(), _host(site), ["sh", "-c", _STOP])
 
 
 def plan(site: Site, pki: Pki, behaviours: Behaviours, days: int = 1) -> dict[str, Any]:
