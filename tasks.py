@@ -247,13 +247,24 @@ def release(_: Context, name: list[str], site: str = "lab") -> None:
     devices.release(_site(site), name, print)
 
 
-@task(iterable=["program"], help={**SITE, "program": "the program, as the site calls it; more than once for several"})
+@task(
+    iterable=["program", "device"],
+    help={
+        **SITE,
+        "program": "the program, as the site calls it; more than once for several",
+        "device": "a device with a pre-shared key; more than once for several",
+    },
+)
 @told
-def rotate(_: Context, program: list[str], site: str = "lab") -> None:
-    """Give a program a new password at the broker, and end the session of whoever has the former one."""
-    from deploy import programs
+def rotate(_: Context, program: list[str], device: list[str], site: str = "lab") -> None:
+    """Give a program a new password at the broker, or a device a new key; whoever has the former one is cut off."""
+    from deploy import devices, programs
 
-    programs.rotate(_site(site), program, print)
+    where = _site(site)
+    if device:
+        devices.rotate(where, device, print)
+    if program or not device:
+        programs.rotate(where, program, print)
 
 
 @task(
@@ -284,7 +295,8 @@ def renew(_: Context, name: list[str], site: str = "lab", json: bool = False) ->
         "hardware-address": "its MAC address",
         "address": "its fixed IPv4 address",
         "csr": "its certificate request (PEM or DER), when its key never leaves it",
-        "from": "a CSV file with many devices: name,model,gateway,segment,hardware_address,address,csr",
+        "psk": "it can't do X.509: give it a pre-shared key, and no certificate",
+        "from": "a CSV file with many devices: name,model,gateway,segment,hardware_address,address,csr,authentication",
         "keep-going": "enrol the good lines of the list and report the others",
         "nvs": "also make the ESP-IDF partition nvs.bin",
     }
@@ -300,6 +312,7 @@ def enroll(
     hardware_address: str = "",
     address: str = "",
     csr: str = "",
+    psk: bool = False,
     from_: str = "",
     keep_going: bool = False,
     nvs: bool = False,
@@ -311,10 +324,14 @@ def enroll(
     if bool(name) == bool(from_):
         sys.exit("enroll: name one device (--name NAME --model MODEL) or a list of them (--from FILE)")
     if from_:
+        if psk:
+            sys.exit("enroll: --psk is for one device; in a list the column `authentication` says psk")
         outcome = enrolment.enrol_list(where, Path(from_), keep_going, nvs)
     else:
         facts = [name, model, gateway, segment, hardware_address, address]
-        outcome = enrolment.enrol_one(where, enrolment.Request(*(fact or None for fact in facts)), csr, nvs)
+        kind = "psk" if psk else None
+        request = enrolment.Request(*(fact or None for fact in facts), authentication=kind)
+        outcome = enrolment.enrol_one(where, request, csr, nvs)
     for refusal in outcome.refused:
         print(refusal, file=sys.stderr)
     place = enrolment.shown(enrolment.bundles_path(where) / name)

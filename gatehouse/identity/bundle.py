@@ -44,7 +44,10 @@ class Broker:
 
 @dataclass(frozen=True)
 class Bundle:
-    """What a device is given. `key_pem` is None when the key never left it; `hmac_key` is 32 bytes. Times are UTC."""
+    """What a device is given. `key_pem` is None when the key never left it; `hmac_key` is 32 bytes. Times are UTC.
+
+    One that has `psk`, the 32 bytes that it shares with the broker, has no certificate: all of that is empty or None.
+    """
 
     site: str
     name: str
@@ -54,8 +57,8 @@ class Bundle:
     broker: Broker
     serial: str
     """Of the certificate, lower-case hex."""
-    not_before: datetime.datetime
-    not_after: datetime.datetime
+    not_before: datetime.datetime | None
+    not_after: datetime.datetime | None
     spki_sha256: str
     """Of the device's own public key, lower-case hex."""
     hmac_key_number: int
@@ -66,6 +69,7 @@ class Bundle:
     certificate_pem: bytes = field(repr=False)
     key_pem: bytes | None = field(repr=False)
     hmac_key: bytes = field(repr=False)
+    psk: bytes | None = field(default=None, repr=False)
 
     def facts(self) -> bytes:
         """What of it is public, as JSON."""
@@ -76,19 +80,28 @@ class Bundle:
  "format": {_FORMAT},
  {", ".join(f'"{name}": {value}' for name, value in text.items())},
  "broker": {_broker_facts(self.broker)},
- "certificate": {{
-  "serial": "{self.serial}",
-  "not_before": "{self.not_before.isoformat()}",
-  "not_after": "{self.not_after.isoformat()}",
-  "spki_sha256": "{self.spki_sha256}"
- }},
+ {self._certificate_facts()},
  "hmac_key_number": {self.hmac_key_number}
 }}
 """.encode()
 
+    def _certificate_facts(self) -> str:
+        if self.not_before is None or self.not_after is None:
+            return '"authentication": "psk"'
+        return f""""certificate": {{
+  "serial": "{self.serial}",
+  "not_before": "{self.not_before.isoformat()}",
+  "not_after": "{self.not_after.isoformat()}",
+  "spki_sha256": "{self.spki_sha256}"
+ }}"""
+
     def own_files(self) -> dict[str, bytes]:
         """The files that are this device's, by name, in the order in which they are written."""
-        files = {"certificate.pem": self.certificate_pem, "hmac.key": self.hmac_key.hex().encode() + b"\n"}
+        files = {"hmac.key": self.hmac_key.hex().encode() + b"\n"}
+        if self.psk is not None:
+            files["psk.key"] = self.psk.hex().encode() + b"\n"
+        else:
+            files["certificate.pem"] = self.certificate_pem
         if self.key_pem is not None:
             files["key.pem"] = self.key_pem
         return files | {
@@ -99,8 +112,9 @@ class Bundle:
 
 
 def shared_files(ca_pem: bytes, chain_pem: bytes) -> dict[str, bytes]:
-    """The files that every bundle of a site has, by name."""
-    return {"ca.pem": ca_pem, "chain.pem": chain_pem, "README.txt": _readme()}
+    """The files that every bundle of a site has, by name; without certificates there is little."""
+    certificates = {"ca.pem": ca_pem, "chain.pem": chain_pem} if ca_pem else {}
+    return {**certificates, "README.txt": _readme()}
 
 
 def prepare(directory: Path, ca_pem: bytes, chain_pem: bytes) -> None:
@@ -181,11 +195,14 @@ def read(directory: Path) -> Bundle | None:
         return None
     except OSError as error:
         raise BundleError(f"{directory}: can't be read ({error.strerror}); mend its owner and mode") from None
-    if not content.keys() >= {_COMPLETE, "ca.pem", "chain.pem", "certificate.pem", "hmac.key"}:
+    identity = {"psk.key"} if "psk.key" in content else {"ca.pem", "chain.pem", "certificate.pem"}
+    if not content.keys() >= {_COMPLETE, "hmac.key", *identity}:
         return None
     try:
         facts = json.loads(content[_COMPLETE])
-        broker, certificate = facts["broker"], facts["certificate"]
+        broker, certificate = facts["broker"], facts.get("certificate")
+        if (certificate is None) != (facts.get("authentication") == "psk" and "psk.key" in content):
+            return None
         return Bundle(
             site=str(facts["site"]),
             name=str(facts["name"]),
@@ -193,16 +210,17 @@ def read(directory: Path) -> Bundle | None:
             gateway=str(facts["gateway"]),
             segment=str(facts["segment"]),
             broker=Broker(broker["host"], int(broker["port"]), tuple(broker["addresses"]), Pins(**broker["pins"])),
-            serial=str(certificate["serial"]),
-            not_before=datetime.datetime.fromisoformat(certificate["not_before"]),
-            not_after=datetime.datetime.fromisoformat(certificate["not_after"]),
-            spki_sha256=str(certificate["spki_sha256"]),
+            serial=str(certificate["serial"]) if certificate else "",
+            not_before=datetime.datetime.fromisoformat(certificate["not_before"]) if certificate else None,
+            not_after=datetime.datetime.fromisoformat(certificate["not_after"]) if certificate else None,
+            spki_sha256=str(certificate["spki_sha256"]) if certificate else "",
             hmac_key_number=int(facts["hmac_key_number"]),
-            ca_pem=content["ca.pem"],
-            chain_pem=content["chain.pem"],
-            certificate_pem=content["certificate.pem"],
+            ca_pem=content["ca.pem"] if certificate else b"",
+            chain_pem=content["chain.pem"] if certificate else b"",
+            certificate_pem=content["certificate.pem"] if certificate else b"",
             key_pem=content.get("key.pem"),
             hmac_key=bytes.fromhex(content["hmac.key"].decode("ascii")),
+            psk=bytes.fromhex(content["psk.key"].decode("ascii")) if "psk.key" in content else None,
         )
     except (ValueError, TypeError, LookupError, RecursionError):
         return None

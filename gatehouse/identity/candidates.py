@@ -23,7 +23,8 @@ _LONGEST_MODEL = 64
 class Request:
     """A device to enrol. What is None the registry says already, or it is as by default.
 
-    `csr` is its certificate request (PEM or DER) when its key never leaves it; `line` is where it stands in a list.
+    `csr` is its certificate request (PEM or DER) when its key never leaves it; `line` is where it stands in a list;
+    `authentication` is `psk` for one that can't have a certificate.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Request:
     address: str | None = None
     csr: bytes | None = field(default=None, repr=False)
     line: int | None = None
+    authentication: str | None = None
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,11 @@ class Judge:
         if not device.model.isprintable() or not 0 < len(device.model) <= _LONGEST_MODEL:
             return f"device '{name}' model: give 1 to {_LONGEST_MODEL} printable characters"
         why = self._contradiction(device, entry)
+        if device.authentication == "psk":
+            if not self._site.psk:
+                return f"device '{name}': the site takes no pre-shared keys; give the site psk=True, then harden"
+            if request.csr is not None:
+                return f"device '{name}': a certificate request and a pre-shared key; leave one of them out"
         key = None
         if request.csr is not None and why is None:
             try:
@@ -124,12 +131,12 @@ class Judge:
                 return f"device '{name}': its {what} is that of '{other}' too; each device has its own"
         if key is not None:
             device = device.model_copy(update={"spki_sha256": key})
-        return None if device.serials else device
+        return None if device.enrolled else device
 
     def _facts(self, request: Request, entry: Mapping[str, Any] | None) -> dict[str, Any]:
         given = {
             what: getattr(request, what)
-            for what in ("name", "model", "gateway", "segment", "hardware_address", "address")
+            for what in ("name", "model", "gateway", "segment", "hardware_address", "address", "authentication")
             if getattr(request, what)
         }
         gateways = list(self._site.gateways)
@@ -143,8 +150,10 @@ class Judge:
         if device.status == "revoked":
             return f"device '{device.name}': was revoked, and its name with it; choose another one"
         here = Device.model_validate(entry)
-        for what in ("model", "gateway", "segment", "hardware_address", "address"):
+        for what in ("model", "gateway", "segment", "hardware_address", "address", "authentication"):
             old, new = getattr(here, what), getattr(device, what)
+            if what == "authentication" and not here.enrolled:
+                continue
             if old is not None and old != new:
                 mend = "correct one of them, or choose another name"
                 return f"device '{device.name}': its {what} is '{old}' in the registry, not '{new}'; {mend}"

@@ -15,7 +15,7 @@ from pathlib import Path
 from gatehouse.errors import GatehouseError
 from gatehouse.identity.candidates import Refusal, Request
 
-COLUMNS = ("name", "model", "gateway", "segment", "hardware_address", "address", "csr")
+COLUMNS = ("name", "model", "gateway", "segment", "hardware_address", "address", "csr", "authentication")
 _LONGEST_LINE = 4096
 _LONGEST_LIST = 256 * 1024 * 1024
 _LONGEST_REQUEST = 64 * 1024

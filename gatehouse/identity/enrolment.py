@@ -21,6 +21,7 @@ from cryptography.exceptions import InvalidSignature
 
 from gatehouse.errors import GatehouseError
 from gatehouse.identity import bundle as bundles
+from gatehouse.identity import psk
 from gatehouse.identity.authority import PkiError, read_key
 from gatehouse.identity.bundle import Broker, Bundle
 from gatehouse.identity.candidates import Judge, Refusal, Request, Sorted
@@ -81,7 +82,7 @@ class Enroller:
         self._root, self._chain = pki.trust_anchor, pki.trust_chain_for_devices()
         # the one that issues comes first; while it is rolled over, the one before it is trusted too
         self._authorities = x509.load_pem_x509_certificates(self._chain)
-        self._brokers: dict[str, Broker] = {}
+        self._brokers: dict[tuple[str, str], Broker] = {}
 
     def check(self, requests: Iterable[Request]) -> Sorted:
         """Which requests can be met, and why the others can't; changes nothing."""
@@ -140,26 +141,30 @@ class Enroller:
         found = bundles.read(self._directory / name)
         if found is None:
             raise EnrolmentError(f"device '{name}': no bundle in {self._directory}, and its key is kept nowhere else")
-        if found.serial not in device.serials[:1] or device.hmac_key is None:
+        keyed = device.authentication == "psk"
+        if (found.psk is None if keyed else found.serial not in device.serials[:1]) or device.hmac_key is None:
             raise EnrolmentError(f"device '{name}': the bundle here is of an older certificate than the registry's")
         hmac_key = bytes.fromhex(self._vault.get_text(hmac_secret(name, device.hmac_key)))
         current = self._settled(found, device)
-        changed = bundles.rewrite(self._directory, replace(current, hmac_key_number=device.hmac_key, hmac_key=hmac_key))
+        current = replace(current, hmac_key_number=device.hmac_key, hmac_key=hmac_key)
+        if keyed:
+            current = replace(current, psk=psk.key_of(self._vault, name))
+        changed = bundles.rewrite(self._directory, current)
         pin = current.broker.pins.backup_spki_sha256
         if device.backup_pin != pin:
             with self._registry.transaction() as registry:
                 registry.change(name, backup_pin=pin)
         return changed
 
-    def broker(self, gateway: str) -> Broker:
+    def broker(self, gateway: str, authentication: str = "certificate") -> Broker:
         """Where the devices behind a gateway find their broker, and its pins."""
-        if gateway not in self._brokers:
+        if (gateway, authentication) not in self._brokers:
             server = broker_certificate(self._pki, self._site, gateway)
             pins = pins_of(self._vault, server)
-            port = self._site.listener(*BROKER).port
+            port = self._site.listener(BROKER[0], "psk" if authentication == "psk" else BROKER[1]).port
             addresses = tuple(broker_addresses(self._site, gateway))
-            self._brokers[gateway] = Broker(broker_host(self._site), port, addresses, pins)
-        return self._brokers[gateway]
+            self._brokers[gateway, authentication] = Broker(broker_host(self._site), port, addresses, pins)
+        return self._brokers[gateway, authentication]
 
     def _enrol(self, wanted: Sequence[tuple[Request, Device]], partitions: bool) -> None:
         left = set(os.listdir(self._directory))
@@ -168,10 +173,12 @@ class Enroller:
         with self._vault.transaction():
             for name in self._vault.names("devices/"):
                 # of a former device of that name, or a run that was killed: neither may sign for this one
-                if name.split("/")[1] in new and "/hmac/" in name:
+                if name.split("/")[1] in new and ("/hmac/" in name or name.endswith("/psk")):
                     self._vault.delete(name)
             for name, bundle in new.items():
                 self._vault.set(hmac_secret(name, bundle.hmac_key_number), bundle.hmac_key.hex(), "hmac-key")
+                if bundle.psk is not None:
+                    self._vault.set(psk.secret_name(name), bundle.psk.hex(), psk.KIND)
         for each in made:
             if not each.found:
                 bundles.write(self._directory, each.bundle)
@@ -190,24 +197,26 @@ class Enroller:
             if found is not None and self._is_good(found, request, device):
                 return _Made(found, found=True)
             older = self._serial_in(place / "certificate.pem")
-        issued = self._pki.device(device.name, csr=request.csr)
+        keyed = device.authentication == "psk"
+        issued = None if keyed else self._pki.device(device.name, csr=request.csr)
         bundle = Bundle(
             site=self._site.name,
             name=device.name,
             model=device.model,
             gateway=device.gateway,
             segment=device.segment,
-            broker=self.broker(device.gateway),
-            serial=f"{issued.serial:x}",
-            not_before=issued.not_before,
-            not_after=issued.not_after,
-            spki_sha256=issued.spki_sha256,
+            broker=self.broker(device.gateway, device.authentication),
+            serial=f"{issued.serial:x}" if issued else "",
+            not_before=issued.not_before if issued else None,
+            not_after=issued.not_after if issued else None,
+            spki_sha256=issued.spki_sha256 if issued else "",
             hmac_key_number=1,
-            ca_pem=self._root,
-            chain_pem=self._chain,
-            certificate_pem=issued.chain_pem,
-            key_pem=issued.key_pem,
+            ca_pem=b"" if keyed else self._root,
+            chain_pem=b"" if keyed else self._chain,
+            certificate_pem=issued.chain_pem if issued else b"",
+            key_pem=issued.key_pem if issued else None,
             hmac_key=raw_key(),
+            psk=psk.new_key() if keyed else None,
         )
         return _Made(bundle, older)
 
@@ -220,6 +229,14 @@ class Enroller:
             or self._vault.get_text(secret) != found.hmac_key.hex()
         ):
             return False
+        if device.authentication == "psk" or found.psk is not None:
+            where = psk.secret_name(found.name)
+            return (
+                found.psk is not None
+                and device.authentication == "psk"
+                and where in self._vault
+                and psk.key_of(self._vault, found.name) == found.psk
+            )
         try:
             certificate = x509.load_pem_x509_certificate(found.certificate_pem)
             certificate.verify_directly_issued_by(self._authorities[0])
@@ -254,19 +271,19 @@ class Enroller:
             model=device.model,
             gateway=device.gateway,
             segment=device.segment,
-            broker=self.broker(device.gateway),
-            ca_pem=self._root,
-            chain_pem=self._chain,
+            broker=self.broker(device.gateway, device.authentication),
+            ca_pem=self._root if found.psk is None else b"",
+            chain_pem=self._chain if found.psk is None else b"",
         )
 
     def _register(self, registry: Registry, device: Device, made: _Made) -> None:
         bundle = made.bundle
         enrolled = device.model_copy(
             update={
-                "serials": (bundle.serial, *made.older),
+                "serials": (*([bundle.serial] if bundle.serial else []), *made.older),
                 "not_before": bundle.not_before,
                 "not_after": bundle.not_after,
-                "spki_sha256": bundle.spki_sha256,
+                "spki_sha256": bundle.spki_sha256 or None,
                 "hmac_key": bundle.hmac_key_number,
                 "backup_pin": bundle.broker.pins.backup_spki_sha256,
             }

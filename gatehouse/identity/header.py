@@ -11,8 +11,7 @@ if TYPE_CHECKING:
 
 def header(bundle: Bundle) -> str:
     """The text of `gatehouse_device.h`. It holds the device's secrets."""
-    broker, pins = bundle.broker, bundle.broker.pins
-    key = "" if bundle.key_pem is None else f"\n#define GATEHOUSE_KEY {_text(bundle.key_pem)}"
+    broker = bundle.broker
     return f"""\
 /* {bundle.name} of {bundle.site}: secret. Made by Gatehouse; keep it out of version control. */
 #ifndef GATEHOUSE_DEVICE_H
@@ -22,6 +21,19 @@ def header(bundle: Bundle) -> str:
 #define GATEHOUSE_BROKER_HOST "{broker.host}"
 #define GATEHOUSE_BROKER_PORT {broker.port}
 
+{_certified(bundle) if bundle.psk is None else _keyed(bundle.name, bundle.psk)}
+/* Signs this device's messages. */
+#define GATEHOUSE_HMAC_KEY_NUMBER {bundle.hmac_key_number}
+#define GATEHOUSE_HMAC_KEY {_octets(bundle.hmac_key)}
+
+#endif
+"""
+
+
+def _certified(bundle: Bundle) -> str:
+    pins = bundle.broker.pins
+    key = "" if bundle.key_pem is None else f"\n#define GATEHOUSE_KEY {_text(bundle.key_pem)}"
+    return f"""\
 /* PEM, as mbedTLS and WiFiClientSecure take it. */
 #define GATEHOUSE_CA {_text(bundle.ca_pem)}
 #define GATEHOUSE_CERTIFICATE {_text(bundle.certificate_pem)}{key}
@@ -31,12 +43,15 @@ def header(bundle: Bundle) -> str:
 #define GATEHOUSE_PIN_BACKUP {_octets(bytes.fromhex(pins.backup_spki_sha256))}
 /* SHA-256 of the broker's certificate as it was when this was made: it changes with each renewal. */
 #define GATEHOUSE_BROKER_CERTIFICATE_SHA256 {_octets(bytes.fromhex(pins.certificate_sha256))}
+"""
 
-/* Signs this device's messages. */
-#define GATEHOUSE_HMAC_KEY_NUMBER {bundle.hmac_key_number}
-#define GATEHOUSE_HMAC_KEY {_octets(bundle.hmac_key)}
 
-#endif
+def _keyed(name: str, psk: bytes) -> str:
+    return f"""\
+/* Shared with the broker (TLS-PSK): octets for mbedtls_ssl_conf_psk, text for WiFiClientSecure. */
+#define GATEHOUSE_PSK_IDENTITY "{name}"
+#define GATEHOUSE_PSK {_octets(psk)}
+#define GATEHOUSE_PSK_HEX "{psk.hex()}"
 """
 
 

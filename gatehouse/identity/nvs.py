@@ -29,21 +29,36 @@ class NvsError(GatehouseError):
 
 def table(bundle: Bundle) -> str:
     """The text of `nvs.csv`. Files are named, not copied in: it holds no secret, and is used in that directory."""
-    key = "key,file,string,key.pem\n" if bundle.key_pem is not None else ""
+    if bundle.psk is not None:
+        identity, pins = "psk,file,hex2bin,psk.key\n", ""
+    else:
+        identity, pins = _certified(bundle)
     return f"""\
 key,type,encoding,value
 {NAMESPACE},namespace,,
 name,data,string,{bundle.name}
 broker_host,data,string,{bundle.broker.host}
 broker_port,data,u16,{bundle.broker.port}
+{identity}hmac_key,file,hex2bin,hmac.key
+hmac_key_number,data,u32,{bundle.hmac_key_number}
+{pins}"""
+
+
+def _certified(bundle: Bundle) -> tuple[str, str]:
+    """The rows of a certificate, and of the broker's pins: a broker that is known by a shared key shows none."""
+    key = "key,file,string,key.pem\n" if bundle.key_pem is not None else ""
+    identity = f"""\
 ca,file,string,ca.pem
 certificate,file,string,certificate.pem
-{key}hmac_key,file,hex2bin,hmac.key
-hmac_key_number,data,u32,{bundle.hmac_key_number}
+{key}"""
+    return (
+        identity,
+        f"""\
 pin,data,hex2bin,{bundle.broker.pins.spki_sha256}
 pin_backup,data,hex2bin,{bundle.broker.pins.backup_spki_sha256}
 pin_certificate,data,hex2bin,{bundle.broker.pins.certificate_sha256}
-"""
+""",
+    )
 
 
 def partition(directory: Path, size: int = SIZE) -> bytes:

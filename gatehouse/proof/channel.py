@@ -40,7 +40,7 @@ class ProbeError(GatehouseError):
 
 def opening(config: Mapping[str, Any]) -> str:
     """The first line for `python3 -c START`: the modules, in the order of their imports, and the configuration."""
-    order = ("reach", "listen", "tls", "https", "mqtt", "scan", "ssh", "facts", "segment", "agent")
+    order = ("reach", "listen", "tls", "https", "keyed", "mqtt", "scan", "ssh", "facts", "segment", "agent")
     modules = [[name, ""] for name in ("gatehouse", "gatehouse.proof", "gatehouse.proof.probes")]
     modules += [[f"gatehouse.proof.probes.{name}", (HERE / "probes" / f"{name}.py").read_text()] for name in order]
     return json.dumps({"modules": modules, "entry": ENTRY, "config": config}) + "\n"
@@ -69,7 +69,8 @@ class Agent:
         self._readers = [threading.Thread(target=target, daemon=True) for target in (self._hear, self._hear_errors)]
         for reader in self._readers:
             reader.start()
-        self._write(opening(config))
+        # It may be more than a pipe holds: who reads nothing must not be waited for for longer than `patience`.
+        threading.Thread(target=self._open, args=(opening(config),), daemon=True).start()
         self.positions: dict[str, dict[str, Any]] = self._read(patience)["positions"]
 
     def ask(self, work: Probes, patience: float = 180) -> dict[str, list[dict[str, Any]]]:
@@ -102,6 +103,10 @@ class Agent:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _open(self, line: str) -> None:
+        with suppress(ProbeError):  # whoever waits for the answer notices, too
+            self._write(line)
 
     def _write(self, line: str) -> None:
         try:

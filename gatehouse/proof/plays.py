@@ -199,6 +199,30 @@ def reports(server: Mapping[str, Any], identities: Mapping[str, Shown], messages
     return {"id": "broker:reports", "kind": "mqtt", **server, "credentials": credentials, "steps": steps}
 
 
+def keyed(server: Mapping[str, Any], mqtts: Mapping[str, Any], name: str, key: str) -> list[Probe]:
+    """Sessions of a device that shows a pre-shared key (hex): a good one, and some that are not.
+
+    `older` knows no TLS 1.3; `elsewhere` goes where certificates are asked for, `mqtts`.
+    """
+    good = {"identity": name, "psk": key}
+    given: dict[str, tuple[Mapping[str, Any], dict[str, str]]] = {
+        "right": (server, good),
+        "older": (server, {**good, "maximum": "1.2"}),
+        "wrong-key": (server, {**good, "psk": "5a" * 32}),
+        "unknown-name": (server, {**good, "identity": f"{name}-nobody"}),
+        "elsewhere": (mqtts, good),
+    }
+    probes = []
+    for case, (where, credentials) in given.items():
+        steps: list[Step] = [{"do": "connect", "as": "device", "with": "given", "client_id": PROBE}]
+        if case == "right":
+            topics = (topic(name, "telemetry"), topic(PROBE, "telemetry"), topic(name, "commands"), "$SYS/broker/proof")
+            steps += [{"do": "publish", "as": "device", "topic": t, "payload": "proof"} for t in topics]
+        asked = {"id": f"psk:{case}", "kind": "mqtt", **where, "credentials": {"given": credentials}}
+        probes.append({**asked, "steps": steps})
+    return probes
+
+
 def handshakes(server: Mapping[str, Any], identities: Mapping[str, Shown], foreign_root: str) -> list[Probe]:
     """TLS with each version alone, with suites nobody should use any more, and with another site's trust anchor.
 

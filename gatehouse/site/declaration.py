@@ -22,9 +22,9 @@ class Listener(Declaration):
 
     `reachable_from` names segments; an empty tuple means loopback only. `broadcast` is for protocols whose clients
     have no address yet (DHCP, RFC 2131 §4.1): the input rule then can't name the gateway's address. A listener with
-    `only_with` is off, and its port closed, unless the site has something in that field (`programs`). `accounts` are
-    the only users of the gateway itself that may connect over loopback; an empty tuple means any. With `engine` only
-    that one of the service's engines opens it.
+    `only_with` is off, and its port closed, unless the site has something in that field (`programs`, `psk`).
+    `accounts` are the only users of the gateway itself that may connect over loopback; an empty tuple means any. With
+    `engine` only that one of the service's engines opens it.
     """
 
     name: str

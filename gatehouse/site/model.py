@@ -313,7 +313,8 @@ class Device(Model):
     `serials` are the serial numbers of its certificates in hexadecimal, newest first. Of the newest are `not_before`,
     `not_after` (UTC) and `spki_sha256`, the SHA-256 of its public key (DER SubjectPublicKeyInfo, lower-case hex).
     `hmac_key` is the number of the key that signs its messages. `backup_pin` is the SHA-256 of the broker's backup key
-    that its bundle was last given (DER SubjectPublicKeyInfo, lower-case hex).
+    that its bundle was last given (DER SubjectPublicKeyInfo, lower-case hex). One whose `authentication` is `psk`
+    shares a key with the broker instead of having a certificate.
     """
 
     name: HostName
@@ -323,6 +324,7 @@ class Device(Model):
     hardware_address: HardwareAddress | None = None
     address: IPv4Address | None = None
     status: Literal["active", "quarantined", "revoked"] = "active"
+    authentication: Literal["certificate", "psk"] = "certificate"
     serials: tuple[Serial, ...] = ()
     not_before: AwareDatetime | None = None
     not_after: AwareDatetime | None = None
@@ -330,10 +332,16 @@ class Device(Model):
     hmac_key: int | None = Field(default=None, ge=1)
     backup_pin: Digest | None = None
 
+    @property
+    def enrolled(self) -> bool:
+        """Whether it has an identity: a certificate, or a key that it shares with the broker."""
+        return bool(self.serials) or (self.authentication == "psk" and self.hmac_key is not None)
+
 
 class Site(Model):
     """What one inventory names: one PKI, one vault, one policy, one registry, and one gateway or forty.
 
+    `psk` opens the broker's listener for devices with a pre-shared key.
     `state` is where a lab keeps its key, known hosts and vault; other sites have theirs beside the inventory.
     Raises `gatehouse.site.SiteError` with every problem at once.
     """
@@ -349,6 +357,7 @@ class Site(Model):
     destinations: dict[str, Destination] = {}
     broker: Broker = Broker()
     programs: dict[ProgramName, Program] = {}
+    psk: bool = False
     messages: Messages = Messages()
     time: Time = Time()
     database: Database = Database()

@@ -356,6 +356,8 @@ def _device_problems(sound: Mapping[str, Any]) -> Iterator[Problem]:
             if (fact, scope) in seen:
                 yield Problem(place, f"{fact} {value} is that of '{seen[fact, scope]}' too", "each device has its own")
             seen[fact, scope] = device.name
+        if device.authentication == "psk" and device.status != "revoked" and not sound["given"].get("psk"):
+            yield Problem(place, "authenticates with a pre-shared key, and the site takes none", "give it psk=True")
         # of a gateway or network that is broken itself nothing can be said, and enough is
         gateway = gateways.get(device.gateway)
         broken = gateway is None and device.gateway in sound["known_gateways"]

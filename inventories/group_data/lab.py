@@ -52,5 +52,6 @@ site = Site(
         "vendor-cloud": {"addresses": ["198.51.100.80/32", "2001:db8:51::80/128"], "port": 443, "segments": ["iot"]},
     },
     programs={"homeassistant": {"reads": ["devices/+/telemetry/#", "devices/+/status"]}},
+    psk=True,
     devices=read_registry(_registry if _registry.exists() else _first),
 )

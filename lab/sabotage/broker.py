@@ -15,10 +15,12 @@ _NOT_THE_BROKER = {
     "host.runs-mosquitto": "the broker is stopped, so that something else can take its place",
     "programs.*": "nothing answers programs",
     "gateway.mosquitto.passwords-from-*": "nothing answers programs",
+    "psk.*": "nothing answers devices with a key",
+    "gateway.mosquitto.psk-from-*": "nothing answers devices with a key",
     "scan.tcp-from-internal": "a declared port is closed",
     "intake.*": "the intake has no broker that it trusts",
 }
-_FOR_PROGRAMS_TOO = {"programs.confined": "these rules are for every name, a program's too"}
+_FOR_PROGRAMS_TOO = {"{programs,psk}.confined": "these rules are for every name, a program's or a key's too"}
 # Other sabotages of the broker itself: they would be hidden where it does not run, or lets everybody in.
 _OTHERS = ("plain-*", "broker-*", "broken-*", "no-broker", "no-revocation", "no-rights", "impostor*", "anybody")
 _NEED_THE_BROKER = (
@@ -37,12 +39,27 @@ _NEED_THE_BROKER = (
     "no-name-needed",
     "program-everywhere",
     "passwords-for-all",
+    "keys-for-all",
+    "forgotten-key",
+    "known-key",
+    "key-for-nobody",
+    "device-everywhere",
+    "no-forward-secrecy",
+    "key-instead-of-certificate",
     "requests-of-others",
     "answers-to-others",
     "no-requests",
 )
 _RIGHTS = (
-    *("*-rights", "telemetry-of-others", "commands-to-others", "listening-in", "nothing-delivered", "program-*"),
+    *(
+        "*-rights",
+        "telemetry-of-others",
+        "commands-to-others",
+        "listening-in",
+        "nothing-delivered",
+        "program-*",
+        "device-*",
+    ),
     *("requests-of-others", "answers-to-others", "no-requests"),
 )
 
@@ -87,21 +104,32 @@ SABOTAGES = (
         may={"scan.tcp-from-{iot,management,guest,internet}": "what answers is open to a scan, too"},
     ),
     Sabotage(
+        name="keys-for-all",
+        title="The broker takes pre-shared keys on every address, and the firewall lets everybody to it",
+        breaks="""
+            broker "/^listener 8884 .*:/,/^\\$/d; s/^(listener 8884) .*/\\1/"
+            admit input 'fib daddr . iif type local tcp dport 8884 counter accept'
+        """,
+        catches=("gateway.mosquitto.psk-from-{management,guest,internal,internet}",),
+        may={"scan.tcp-from-{management,guest,internal,internet}": "what answers is open to a scan, too"},
+    ),
+    Sabotage(
         name="no-broker",
         title="The broker is stopped",
         breaks="systemctl stop mosquitto.service",
         catches=(
             "host.runs-mosquitto",
-            "gateway.mosquitto.{mqtts-from-iot,passwords-from-internal}",
+            "gateway.mosquitto.{mqtts-from-iot,psk-from-iot,passwords-from-internal}",
             "broker.accepts-devices",
             "broker.tls-1.3",
             "programs.accepts-password",
+            "psk.accepts-key",
         ),
         may={
             "gateway.mosquitto.*": "it answers nobody, so silence elsewhere proves nothing",
             "broker.*": "there is none",
             "quarantine.{isolated,broker}": "a device in quarantine has nothing left to reach",
-            "programs.*": "there is none",
+            "{programs,psk}.*": "there is none",
             "scan.tcp-from-{iot,internal}": "a declared port is closed",
             "intake.*": "nothing comes without a broker",
         },
@@ -159,6 +187,7 @@ SABOTAGES = (
             "{broker,quarantine}.*": "nobody has a name, so nobody has rights",
             "programs.*": "programs without a name are let in, too",
             "intake.*": "the intake has none either",
+            "psk.*": "nor has a device with a key a name",
         },
         apart_from=_NEED_THE_BROKER,
     ),
@@ -171,6 +200,7 @@ SABOTAGES = (
             "{broker,quarantine}.*": "who says no name is not let in any more",
             "programs.*": "clients without a name are allowed",
             "intake.*": "the intake says none",
+            "psk.*": "the same where keys are shown",
         },
         apart_from=_NEED_THE_BROKER,
     ),
@@ -195,13 +225,14 @@ SABOTAGES = (
         title="The broker speaks TLS 1.1, and suites without authenticated encryption",
         breaks="broker 's/^tls_version .*/tls_version tlsv1.1\\nciphers ALL:@SECLEVEL=0/'",
         catches=("broker.tls-{1.1,1.2}", "broker.tls-suites"),
+        may={"psk.forward-secrecy": "where keys are shown, too"},
     ),
     Sabotage(
         name="tls-1.2",
         title="The broker speaks TLS 1.2, though the site says 1.3",
         breaks="broker 's/^tls_version .*/tls_version tlsv1.2/'",
         catches=("broker.tls-1.2",),
-        may={"broker.tls-suites": "OpenSSL has such suites by default"},
+        may={"{broker.tls-suites,psk.forward-secrecy}": "OpenSSL has such suites by default"},
     ),
     Sabotage(
         name="take-over",
@@ -347,6 +378,69 @@ SABOTAGES = (
         title="A program may read and write everything",
         breaks="rights 'user program.gatehouse_probe'; rights 'topic readwrite #'",
         catches=("programs.confined",),
+        apart_from=_NEED_THE_BROKER,
+    ),
+    Sabotage(
+        name="forgotten-key",
+        title="The broker does not know a device's key",
+        breaks="""
+            edit $CREDENTIALS/psk '/^gatehouse-probe-psk:/d'
+            systemctl reload mosquitto.service
+        """,
+        catches=("psk.accepts-key",),
+        may={"psk.*": "their own success is gone"},
+        apart_from=_NEED_THE_BROKER,
+    ),
+    Sabotage(
+        name="known-key",
+        title="The broker takes a key that everybody can guess",
+        breaks=f"""
+            edit $CREDENTIALS/psk 's/^(gatehouse-probe-psk):.*/\\1:{"5a" * 32}/'
+            systemctl reload mosquitto.service
+        """,
+        catches=("psk.refuses-wrong-key",),
+        may={"psk.*": "the right key is good no more"},
+        apart_from=_NEED_THE_BROKER,
+    ),
+    Sabotage(
+        name="key-for-nobody",
+        title="The broker takes a key from somebody who is no device",
+        breaks="""
+            edit $CREDENTIALS/psk 's/^(gatehouse-probe-psk)(:.*)/\\1\\2\\n\\1-nobody\\2/'
+            systemctl reload mosquitto.service
+        """,
+        catches=("psk.refuses-unknown-name",),
+        apart_from=_NEED_THE_BROKER,
+    ),
+    Sabotage(
+        name="device-everywhere",
+        title="A device with a key may read and write everything",
+        breaks="rights 'user gatehouse-probe-psk'; rights 'topic readwrite #'",
+        catches=("psk.confined",),
+        apart_from=_NEED_THE_BROKER,
+    ),
+    Sabotage(
+        name="no-forward-secrecy",
+        title="With a device's key all that it ever said can be read: TLS 1.2 without a fresh key exchange",
+        breaks="""
+            broker '/^listener 8884/,/^$/s/^tls_version .*/tls_version tlsv1.2\\nciphers PSK-AES256-GCM-SHA384/'
+        """,
+        catches=("psk.forward-secrecy",),
+        apart_from=_NEED_THE_BROKER,
+    ),
+    Sabotage(
+        name="key-instead-of-certificate",
+        title="Where certificates are to be asked for, it is pre-shared keys",
+        breaks="""
+            broker '/^listener 8883/,/^$/{
+                /^(certfile|keyfile|cafile|crlfile|require_certificate)/d; s/^ciphers_tls1.3 .*/psk_hint gatehouse/
+            }'
+        """,
+        catches=("psk.refuses-elsewhere", "broker.accepts-devices"),
+        may={
+            "{broker,quarantine,intake}.*": "who has a certificate is not let in",
+            "keys.known": "no certificate is shown",
+        },
         apart_from=_NEED_THE_BROKER,
     ),
 )

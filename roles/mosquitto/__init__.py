@@ -16,6 +16,9 @@ The kit's own clients have names that no device can have (`gatehouse.identity.na
 
 Where the site has `programs`, a second listener takes a user name and a password instead of a certificate. Their names
 begin with `program.`, which no certificate's name can, and each has the topics that the site gives it.
+
+Where the site says `psk=True`, a third listener takes devices that know no certificates by a key that they share with
+the broker (TLS-PSK). The identity that goes with the key is the device's name, with the same rights as any other's.
 """
 
 from gatehouse.site import ClosedPort, Flow, Listener, Secret, Service
@@ -48,6 +51,18 @@ service = Service(
             " it is rotated; a password can be copied, guessed at, and is known to the broker when it is shown",
             only_with="programs",
         ),
+        Listener(
+            name="psk",
+            port=8884,
+            encryption="tls",
+            authentication="pre-shared key of 256 bits, generated, one for each device that knows no certificates",
+            reachable_from=("iot",),
+            data="telemetry and status of these devices, commands to them",
+            compromise="device and gateway have the same key: whoever takes it from either can be the device to the"
+            " broker, and the broker to the device, until it is rotated; who takes the gateway has the keys of all its"
+            " devices",
+            only_with="psk",
+        ),
     ),
     flows=(
         Flow(
@@ -63,6 +78,7 @@ service = Service(
         Secret(name="server key", kind="key", rotation_days=365, consumers=("mosquitto",)),
         Secret(name="server certificate", kind="certificate", rotation_days=240, consumers=("mosquitto",)),
         Secret(name="revocation list", kind="certificate", rotation_days=60, consumers=("mosquitto",)),
+        Secret(name="pre-shared key of a device", kind="key", rotation_days=365, consumers=("mosquitto",)),
         Secret(name="password of a program", kind="password", rotation_days=180, consumers=("mosquitto",)),
     ),
     closed=(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gatehouse.identity import programs
+from gatehouse.identity import programs, psk
 from gatehouse.identity.pins import broker_certificate
 from gatehouse.proof.credentials import CUT_OFF
 from gatehouse.site import Program
@@ -18,7 +18,7 @@ CONFIGURATION = "/etc/mosquitto/conf.d/gatehouse.conf"
 CREDENTIALS = "/etc/mosquitto/gatehouse"
 SANDBOX = f"/etc/systemd/system/{UNIT}.d/50-gatehouse.conf"
 # What SIGHUP makes the broker read again (mosquitto(8), "Signals"), and what only a start does.
-REREAD = tuple(f"{CREDENTIALS}/{name}" for name in ("acl", "crl.pem", "passwords", "server.crt", "server.key"))
+REREAD = tuple(f"{CREDENTIALS}/{name}" for name in ("acl", "crl.pem", "passwords", "psk", "server.crt", "server.key"))
 READ_AT_START = (CONFIGURATION, SANDBOX, f"{CREDENTIALS}/ca.crt")
 LOADS = (*READ_AT_START, *REREAD)
 GUARD = "/usr/lib/gatehouse/mosquitto-guard"
@@ -42,10 +42,17 @@ def tools() -> list[rendering.File]:
 
 def passwords(target: Target) -> list[tuple[str, int]]:
     """Where programs say their names with a password: (address, port); nowhere unless the site has programs."""
-    if not target.site.programs:
-        return []
-    port = target.site.listener(service.name, "passwords").port
-    return [(address, port) for address in target.listens_on(service.name, "passwords")]
+    return _places(target, "passwords") if target.site.programs else []
+
+
+def keyed(target: Target) -> list[tuple[str, int]]:
+    """Where devices show a pre-shared key: (address, port); nowhere unless the site says so."""
+    return _places(target, "psk") if target.site.psk else []
+
+
+def _places(target: Target, listener: str) -> list[tuple[str, int]]:
+    port = target.site.listener(service.name, listener).port
+    return [(address, port) for address in target.listens_on(service.name, listener)]
 
 
 def configuration(target: Target) -> list[rendering.File]:
@@ -63,6 +70,7 @@ def configuration(target: Target) -> list[rendering.File]:
             port=target.site.listener(service.name, "mqtts").port,
             addresses=addresses(target),
             passwords=passwords(target),
+            keyed=keyed(target),
         ),
         acl(target),
         rendering.template(
@@ -100,6 +108,8 @@ def credentials(target: Target) -> list[rendering.File]:
         "server.crt": server.chain_pem,
         "server.key": server.private_key_pem,
         "passwords": programs.password_file(target.pki.vault, target.site.programs),
+        # Of this gateway's devices only: who takes it has no other gateway's.
+        "psk": psk.key_file(target.pki.vault, target.site.devices_of(target.name)) if target.site.psk else b"",
     }
     return [
         rendering.File(f"{CREDENTIALS}/{name}", content, group=service.user, mode=0o640)

@@ -22,6 +22,7 @@ import ssl
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from base64 import b64encode
 from datetime import UTC, datetime
@@ -35,9 +36,10 @@ CONFIGURATION = Path("/etc/mosquitto/conf.d/gatehouse.conf")
 STAMP = Path("/run/gatehouse/loaded") / UNIT
 KEPT = Path("/run/gatehouse/kept") / UNIT
 # Files that SIGHUP makes the broker read again; any other needs a start.
-REREAD = ("crlfile", "certfile", "keyfile", "acl_file", "password_file")
+REREAD = ("crlfile", "certfile", "keyfile", "acl_file", "password_file", "psk_file")
 FILES = (*REREAD, "cafile")
-OPTIONAL = ("password_file",)
+# What is there only where a listener asks for it.
+NEEDED_BY = {"password_file": "password", "psk_file": "key"}
 TRIAL = "gatehouse-trial"  # a user name that nobody has
 PATIENCE = 10.0  # seconds: for a broker to answer
 POLL = 0.02  # seconds: between two looks
@@ -54,6 +56,7 @@ class Refused(Exception):
 
 Settings = list[tuple[str, str]]
 _PASSWORDS = re.compile(r"([a-z0-9._-]+:\$7\$[1-9][0-9]*\$[A-Za-z0-9+/]{16}\$[A-Za-z0-9+/]{86}==\n)*")
+_KEYS = re.compile(r"([a-z0-9-]+:[0-9a-f]{64}\n)+")
 _LIST = re.compile(r"-----BEGIN X509 CRL-----\n[A-Za-z0-9+/=\n]+-----END X509 CRL-----\n")
 
 
@@ -63,15 +66,17 @@ def read(path: Path) -> Settings:
     return [(line.partition(" ")[0], line.partition(" ")[2].strip()) for line in lines if line and line[0] != "#"]
 
 
-def listeners(settings: Settings) -> dict[tuple[str, int], bool]:
-    """The (address, port) of each listener, and whether the name of a client is that in its certificate."""
-    found: dict[tuple[str, int], bool] = {}
+def listeners(settings: Settings) -> dict[tuple[str, int], str]:
+    """The (address, port) of each listener, and by what clients say there who they are: certificate, password, key."""
+    found: dict[tuple[str, int], str] = {}
     for name, value in settings:
         if name == "listener":
             place = (value.split()[1], int(value.split()[0]))
-            found[place] = False
-        elif name == "use_identity_as_username" and value == "true":
-            found[place] = True
+            found[place] = "password"
+        elif name == "psk_hint":
+            found[place] = "key"
+        elif name == "use_identity_as_username" and value == "true" and found[place] == "password":
+            found[place] = "certificate"
     return found
 
 
@@ -82,11 +87,12 @@ def check(root: Path) -> None:
     """Refuses the files below `root` unless a broker starts on them and lets nobody in who must stay out."""
     settings = read(root / CONFIGURATION.relative_to("/"))
     used = {name: root / value.lstrip("/") for name, value in settings if name in FILES}
-    by_password = not all(listeners(settings).values())
-    wanted = [name for name in FILES if name in used or name not in OPTIONAL or by_password]
+    kinds = set(listeners(settings).values())
+    wanted = [name for name in FILES if name in used or name not in NEEDED_BY or NEEDED_BY[name] in kinds]
     if lacking := [name for name in wanted if name not in used or not used[name].is_file()]:
         raise Refused(f"the broker's configuration names no {lacking[0]}, or the file is not there")
     _still_good(used)
+    _names_are_proven(settings)
     if not _only_the_list_differs(root, settings):
         _try_all(settings, used)
     _keep()
@@ -139,6 +145,25 @@ def _still_good(used: dict[str, Path]) -> None:
         if datetime.strptime(until, "%b %d %H:%M:%S %Y %Z").replace(tzinfo=UTC) <= datetime.now(UTC):
             raise Refused(f"the revocation list was good until {until}: no device could connect")
 
+    if "psk_file" in used:
+        text = used["psk_file"].read_text(errors="replace")
+        names = [line.partition(":")[0] for line in text.splitlines()]
+        if not _KEYS.fullmatch(text) or len(set(names)) < len(names):
+            raise Refused("the file of keys is broken: not every line is another name and a key of 256 bits")
+
+
+def _names_are_proven(settings: Settings) -> None:
+    """Where a key is asked for, the name must be that of the key."""
+    place, blocks = "", dict[str, dict[str, str]]()
+    for name, value in settings:
+        place = value if name == "listener" else place
+        blocks.setdefault(place, {})[name] = value
+    for place, block in blocks.items():
+        if "psk_hint" not in block:
+            continue
+        if any(block.get(name) != "true" for name in ("use_identity_as_username", "use_username_as_clientid")):
+            raise Refused(f"listener {place} does not take the name that goes with the key")
+
 
 def _openssl(*arguments: str, input: str | None = None) -> subprocess.CompletedProcess[str]:  # noqa: A002
     return subprocess.run(["openssl", *arguments], input=input, capture_output=True, text=True)
@@ -147,9 +172,9 @@ def _openssl(*arguments: str, input: str | None = None) -> subprocess.CompletedP
 def _try(scratch: Path, settings: Settings, allow_older: bool) -> None:
     """Starts a broker on loopback with the staged settings, and a plain listener more, to ask the ACL itself.
 
-    It knows one user more, of a name without rights, whose password lives as long as this trial.
+    It knows one user more, of a name without rights, whose password and key live as long as this trial.
     """
-    secured = {("127.0.0.1", _free_port()): by_certificate for by_certificate in listeners(settings).values()}
+    secured = {("127.0.0.1", _free_port()): kind for kind in listeners(settings).values()}
     plain, trial = ("127.0.0.1", _free_port()), secrets.token_hex(16)
     ports = iter(secured)
     lines = []
@@ -166,6 +191,10 @@ def _try(scratch: Path, settings: Settings, allow_older: bool) -> None:
     passwords.write_text(f"{known}{TRIAL}:{_hashed(trial)}\n")
     shutil.chown(passwords, "root", USER)
     passwords.chmod(0o640)
+    key = secrets.token_hex(32)
+    if (keys := scratch / "psk_file").exists():
+        with keys.open("a") as file:
+            file.write(f"{TRIAL}:{key}\n")
     lines = [f"password_file {passwords}", *(line for line in lines if not line.startswith("password_file "))]
     lines += [f"listener {plain[1]} {plain[0]}", "log_dest stderr", ""]
     configuration = scratch / "trial.conf"
@@ -180,9 +209,14 @@ def _try(scratch: Path, settings: Settings, allow_older: bool) -> None:
     try:
         for place in (plain, *secured):
             _wait_for(place, broker, said)
-        for place, by_certificate in secured.items():
-            _prove(place, by_certificate, scratch / "certfile", scratch / "cafile", allow_older)
-            if not by_certificate and not _lets_in(_ask(place, scratch / "cafile", say=_connect(TRIAL, trial))[1]):
+        for place, kind in secured.items():
+            if kind == "key":
+                _prove_key(place, keys, allow_older)
+                if not _lets_in(_ask_with_key(place, TRIAL, key)[0]):
+                    raise Refused("the broker takes no key, not even the right one")
+                continue
+            _prove(place, kind == "certificate", scratch / "certfile", scratch / "cafile", allow_older)
+            if kind == "password" and not _lets_in(_ask(place, scratch / "cafile", say=_connect(TRIAL, trial))[1]):
                 raise Refused("the broker takes no password, not even the right one")
         _is_closed(plain, trial)
     finally:
@@ -281,7 +315,8 @@ def _was_reread(mark: str) -> None:
         time.sleep(POLL)
     # It serves nobody while it reads: once it has answered, whatever it had to say is said.
     settings = read(CONFIGURATION)
-    _ask(next(iter(listeners(settings))), Path(dict(settings)["cafile"]))
+    place = next(place for place, kind in listeners(settings).items() if kind == "certificate")
+    _ask(place, Path(dict(settings)["cafile"]))
     until = time.monotonic() + PATIENCE
     while "onnection from" not in since.partition("Reloading config.")[2] and time.monotonic() < until:
         time.sleep(POLL)
@@ -300,8 +335,11 @@ def prove() -> None:
     settings = read(CONFIGURATION)
     files = dict(settings)
     older = files.get("tls_version") != "tlsv1.3"
-    for place, by_certificate in listeners(settings).items():
-        _prove(place, by_certificate, Path(files["certfile"]), Path(files["cafile"]), older)
+    for place, kind in listeners(settings).items():
+        if kind == "key":
+            _prove_key(place, Path(files["psk_file"]), older)
+        else:
+            _prove(place, kind == "certificate", Path(files["certfile"]), Path(files["cafile"]), older)
     shutil.rmtree(KEPT, ignore_errors=True)
 
 
@@ -328,6 +366,42 @@ def _prove(
         except (ssl.SSLError, Refused):
             return
         raise Refused(f"{where} speaks TLS 1.2")
+
+
+def _prove_key(place: tuple[str, int], keys: Path, allow_older: bool) -> None:
+    """A client must be turned away, and told so, with no key, with one that nobody has, and with another's name."""
+    where = f"{place[0]} port {place[1]}"
+    name = keys.read_text().partition(":")[0]
+    random = secrets.token_hex(32)
+    for who, what in ((name, "a wrong key"), ("gatehouse-nobody", "a name that nobody has"), ("", "no key")):
+        answer, said = _ask_with_key(place, who, random)
+        if answer:
+            raise Refused(f"{where} answers a client with {what}")
+        if "alert" not in said:
+            raise Refused(f"{where} does not say no to a client with {what}: {said.strip()[-100:] or 'silence'}")
+    if not allow_older and "protocol version" not in _ask_with_key(place, name, random, "-tls1_2")[1]:
+        raise Refused(f"{where} speaks TLS 1.2")
+
+
+def _ask_with_key(place: tuple[str, int], name: str, key: str, *options: str) -> tuple[bytes, str]:
+    """What is answered to a CONNECT of a client with a name and a key, or with neither; and what openssl says of it.
+
+    Python's own TLS can show no keys, and an argument is no secret: only keys of nobody's come here, and the trial's.
+    """
+    host = f"[{place[0]}]" if ":" in place[0] else place[0]
+    shown = ["-psk_identity", name, "-psk", key] if name else []
+    command = ["openssl", "s_client", "-quiet", "-connect", f"{host}:{place[1]}", *shown, *options]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as client:
+        assert client.stdin and client.stdout and client.stderr  # noqa: S101  pipes
+        stop = threading.Timer(PATIENCE, client.kill)
+        stop.start()
+        with contextlib.suppress(BrokenPipeError):
+            client.stdin.write(CONNECT)
+            client.stdin.flush()
+        answer = client.stdout.read(4)
+        client.kill()
+        stop.cancel()
+        return answer, client.stderr.read().decode(errors="replace").lower()
 
 
 _END = "-----END CERTIFICATE-----\n"

@@ -22,7 +22,7 @@ from testinfra.host import Host
 from deploy import vaults
 from deploy.inventory import connection
 from gatehouse.errors import GatehouseError
-from gatehouse.identity import Pki, Vault, programs
+from gatehouse.identity import Pki, Vault, programs, psk
 from gatehouse.proof import expect, plays, reports, stored
 from gatehouse.proof.channel import START, Agent, ProbeError
 from gatehouse.proof.credentials import CUT_OFF_HARDWARE, OTHER_PROBE, PROBE, Shown, foreign_anchor, shown
@@ -460,6 +460,21 @@ class Live:
                 probes = plays.programs(server, programs.user_name(programs.PROBE), secret, programs.PROBE)
                 for seen in self.ask({segment: probes})[segment]:
                     found[f"{seen.probe['id']}@{address}"] = seen
+        return found
+
+    @cached_property
+    def keyed(self) -> dict[str, Observation]:
+        """Plays a device of the suite's own at each address where keys are declared; by `ID@ADDRESS`."""
+        listener = self.site.listener("mosquitto", "psk")
+        found: dict[str, Observation] = {}
+        key = psk.probe_key(self.pki.vault).hex()
+        for segment in (s for s in listener.reachable_from if s in self.places):
+            for address in (a for a in self.place(segment).gateway if self.place(segment).family(a)):
+                here = {"address": address, "port": listener.port}
+                probes = plays.keyed(here, {**here, "port": self.mqtts.listener.port}, psk.PROBE, key)
+                for probe in probes:  # in turn: of two sessions with one name the broker ends the first
+                    (seen,) = self.ask({segment: [probe]})[segment]
+                    found[f"{probe['id']}@{address}"] = seen
         return found
 
     @cached_property

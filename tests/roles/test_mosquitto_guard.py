@@ -345,3 +345,49 @@ def test_a_broker_that_does_not_run_is_noticed(machine: Machine) -> None:
     time.sleep(0.1)
     with pytest.raises(guard.Refused, match="refused"):
         guard.prove()
+
+
+@pytest.fixture
+def with_keys(gateway_of: Callable[..., Target], tmp_path: Path) -> Staged:
+    return Staged(gateway_of(iot=LOOPBACK, psk=True), tmp_path / "keys")
+
+
+def test_a_listener_for_keys_is_accepted(with_keys: Staged) -> None:
+    guard.check(with_keys.root)
+
+
+LINE = b"sensor-01:" + b"5a" * 32 + b"\n"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"junk\n", b"sensor-01:\n", b"sensor-01:5a\n", LINE.strip(), LINE + LINE, LINE + LINE.upper()],
+)
+def test_a_broken_file_of_keys_is_refused(with_keys: Staged, content: bytes) -> None:
+    with_keys.replace("psk", content)
+    with pytest.raises(guard.Refused, match="file of keys is broken"):
+        guard.check(with_keys.root)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "why"),
+    [
+        ("psk_file ", "# psk_file ", "names no psk_file"),
+        ("psk_hint gatehouse", "psk_hint gatehouse\ncertfile /x", "does not start.*certificate and psk"),
+        ("psk_hint gatehouse\ntls_version tlsv1.3", "psk_hint gatehouse", "speaks TLS 1.2"),
+    ],
+)
+def test_a_listener_where_a_key_is_not_all_is_refused(with_keys: Staged, old: str, new: str, why: str) -> None:
+    with_keys.edit(old, new)
+    with pytest.raises(guard.Refused, match=why):
+        guard.check(with_keys.root)
+
+
+@pytest.mark.parametrize("setting", ["use_identity_as_username", "use_username_as_clientid"])
+def test_a_listener_where_the_name_is_not_the_keys_is_refused(with_keys: Staged, setting: str) -> None:
+    with_keys.edit(
+        "TLS_AES_128_GCM_SHA256\nuse_identity_as_username true\nuse_username_as_clientid true",
+        f"TLS_AES_128_GCM_SHA256\nuse_identity_as_username true\nuse_username_as_clientid true\n{setting} false",
+    )
+    with pytest.raises(guard.Refused, match="does not take the name"):
+        guard.check(with_keys.root)

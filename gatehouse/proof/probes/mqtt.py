@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from gatehouse.proof.probes.keyed import Connection, open_keyed
 from gatehouse.proof.probes.reach import Probe, Result
 from gatehouse.proof.probes.tls import failed, open_session
 
@@ -53,7 +54,7 @@ class Session:
     def __init__(self) -> None:
         self.received: list[dict[str, Any]] = []
         self.ended: Result | None = None
-        self._connection: ssl.SSLSocket | None = None
+        self._connection: ssl.SSLSocket | Connection | None = None
         self._buffer = b""
         self._answers: dict[tuple[int, int], bytes] = {}
         self._number = 0
@@ -63,7 +64,8 @@ class Session:
 
         No session expiry is asked for, so that the broker forgets the session when it ends (§3.1.2.11.2).
         """
-        connection, agreed = open_session(probe)
+        connection: ssl.SSLSocket | Connection | None
+        connection, agreed = open_keyed(probe) if "psk" in probe else open_session(probe)
         if connection is None:
             return agreed
         self._connection = connection
@@ -203,9 +205,10 @@ class Session:
 def mqtt(probe: Probe) -> Result:
     """Plays `steps`, each `{"do": …, "as": SESSION, …}`; one outcome a step, and what each session received.
 
-    connect (`with`: a name in `credentials`, with `chain` and `key` or `username` and `password`, absent for none;
-    `client_id`, `username`), subscribe (`topic`), publish (`topic`, `payload`, or `hex`, or its `size` in bytes), await
-    (`payload`, `seconds`), ping, close. A step of a session that is not connected is `skipped`.
+    connect (`with`: a name in `credentials`, with `chain` and `key`, `username` and `password`, or `identity` and `psk`
+    with the highest version of TLS as `maximum`; absent for none; `client_id`, `username`), subscribe (`topic`),
+    publish (`topic`, `payload`, or `hex`, or its `size` in bytes), await (`payload`, `seconds`), ping, close. A step of
+    a session that is not connected is `skipped`.
     """
     sessions: dict[str, Session] = {}
     outcomes: list[Result] = []
