@@ -50,8 +50,11 @@ from gatehouse.site import Device
 REQUESTS = "devices/+/identity/request"
 SERIALS = "devices/+/identity/serial"
 
-MOST_AT_ONCE = 4
-"""Certificates of one device that are good at a time: one that asks again and again without moving is stopped there."""
+MOST_AT_ONCE = 32
+"""Certificates of one device that are good at a time: one that asks again and again without moving is stopped there.
+
+A device that loses its new key, and an operator's run that is killed before it sends, cost one each: mishaps have room.
+"""
 
 _TOPIC = re.compile(r"devices/([^/+#]+)/identity/(request|serial)")
 _LONGEST = 16 * 1024

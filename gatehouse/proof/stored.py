@@ -18,11 +18,13 @@ NAME = "gatehouse"
 PORT = 8086
 
 
-def question(site: Site, pki: Pki, device: str, field: str, minutes: int) -> Probe:
-    """A probe of kind `https` for a field of a device's messages of the last minutes; `answer` reads what it gets."""
+def question(site: Site, pki: Pki, secret: str, device: str, field: str, minutes: int) -> Probe:
+    """A probe of kind `https` for a field of a device's messages of the last minutes; `answer` reads what it gets.
+
+    `secret` is the dashboards' password (1.x) or token (2.x).
+    """
     server = {"address": "127.0.0.1", "port": PORT, "server_name": f"influxdb.{site.domain}"}
     common = {"kind": "https", **server, "ca": pki.trust_anchor.decode(), "timeout": 20}
-    secret = pki.vault.get_text("influxdb.dashboards")
     if site.database.engine == "influxdb1":
         both = base64.b64encode(f"dashboards:{secret}".encode()).decode()
         asked = f"SELECT \"{field}\", kind FROM telemetry WHERE device = '{device}' AND time > now() - {minutes}m"  # noqa: S608

@@ -29,6 +29,7 @@ from gatehouse.proof.credentials import CUT_OFF_HARDWARE, OTHER_PROBE, PROBE, Sh
 from gatehouse.proof.expect import Offer, Place, split
 from gatehouse.proof.observation import Observation
 from gatehouse.site import Policy, Site, derive
+from roles import influxdb
 from roles.intake.files import METRICS, probe_key
 from roles.target import Target
 from tests.compliance.field import Field
@@ -518,7 +519,9 @@ class Live:
         play = plays.reports(server, self.credentials, made.messages)
         published = self.ask({segment: [play]})[segment][0]
         until = time.monotonic() + 20
-        question = stored.question(self.site, self.pki, PROBE, reports.FIELD, 10)
+        login = self.host.file(influxdb.credential(influxdb.DASHBOARDS))
+        secret = login.content_string.strip() if login.exists else ""
+        question = stored.question(self.site, self.pki, secret, PROBE, reports.FIELD, 10)
         while True:
             answered = self.ask({expect.GATEWAY: [question]})[expect.GATEWAY][0]
             after, values = self._intakes_numbers(), stored.answer(self.site, answered.result)

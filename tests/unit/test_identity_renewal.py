@@ -290,7 +290,7 @@ def test_a_device_that_asks_and_never_moves_is_stopped(pki):
         assert answer is not None and answer.facts is not None
         device = entered(device, dict(answer.facts))
     request = renewal.read_request(TOPIC, asked(old, new_key()), pki, NOW)
-    with pytest.raises(RenewalError, match="has 4 certificates and moves to none of them"):
+    with pytest.raises(RenewalError, match=f"has {renewal.MOST_AT_ONCE} certificates and moves to none of them"):
         renewal.answer(pki, request, device)
     retirement = renewal.moved(device, int(device.serials[0], 16))
     assert len(retirement.revoke) == renewal.MOST_AT_ONCE - 1
