@@ -101,17 +101,25 @@ def test_an_administrator_who_may_not_use_sudo_is_refused(gateway: Gateway, here
     gateway.stays_converged()
 
 
-def test_a_machine_that_is_not_debian_is_refused(gateway: Gateway, here: Checkout) -> None:
+@pytest.fixture
+def hardened(gateway: Gateway, here: Checkout) -> Gateway:
+    """The gateway after `invoke harden`, which gives the lab's own devices an identity before it asks the gateway."""
+    tasks.enrol_lab(here.site)
+    gateway.converge()
+    return gateway
+
+
+def test_a_machine_that_is_not_debian_is_refused(hardened: Gateway, here: Checkout) -> None:
     release = "/usr/lib/os-release"
-    gateway(
+    hardened(
         f"cp -a {release} /root/release; sed -i 's/^ID=.*/ID=ubuntu/; s/^VERSION_ID=.*/VERSION_ID=24.04/' {release}"
     )
     try:
         is_refused(here, "[gateway]", "runs 'ubuntu 24.04', not Debian 12 or Debian 13", "install one of them")
         says(here.invoke("harden"), "[gateway]", "runs 'ubuntu 24.04'")
     finally:
-        gateway(f"mv /root/release {release}")
-    gateway.stays_converged()
+        hardened(f"mv /root/release {release}")
+    hardened.stays_converged()
 
 
 def test_a_gateway_with_too_little_room_is_refused_before_anything_is_changed(gateway: Gateway, here: Checkout) -> None:
@@ -181,12 +189,12 @@ def test_an_error_in_a_roles_code_fails_the_run_and_changes_nothing(gateway: Gat
     gateway.stays_converged()
 
 
-def test_of_two_deploys_at_once_the_second_says_who_holds_the_lock(gateway: Gateway, here: Checkout) -> None:
-    with deploy_that_stands_still(gateway, here) as first:
+def test_of_two_deploys_at_once_the_second_says_who_holds_the_lock(hardened: Gateway, here: Checkout) -> None:
+    with deploy_that_stands_still(hardened, here) as first:
         is_refused(here, "[gateway]", "another deploy is running: ", " since ", "wait for it to end")
         says(here.invoke("harden"), "another deploy is running: ")
     assert first.wait(120) == 0
-    gateway.stays_converged()
+    hardened.stays_converged()
 
 
 @contextlib.contextmanager
