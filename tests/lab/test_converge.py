@@ -92,14 +92,26 @@ def test_a_restart_brings_every_service_back_by_itself(first: FirstDeploy, lab_g
 
 
 def fragments(secret: bytes) -> Iterator[str]:
-    """Texts that give a secret away: its lines, without what every PEM file has, and those of its base64."""
-    for line in secret.decode().splitlines():
-        if len(line) < 20 or line.startswith(("-----", "#")):
-            continue
-        yield line
-        for shift in range(3):
-            # The same bytes look different in base64 with what stands before them; the ends depend on the neighbours.
-            yield base64.b64encode(b"x" * shift + line.encode())[4:-4].decode()
+    """Texts that give a secret away: its lines, without what every PEM file has, and those of its base64.
+
+    What is no text gives itself away in hexadecimal and base64.
+    """
+    try:
+        lines = [line for line in secret.decode().splitlines() if len(line) >= 20]
+    except UnicodeDecodeError:
+        yield secret.hex()
+        yield from in_base64(secret)
+        return
+    for line in lines:
+        if not line.startswith(("-----", "#")):
+            yield line
+            yield from in_base64(line.encode())
+
+
+def in_base64(secret: bytes) -> Iterator[str]:
+    """The same bytes look different in base64 with what stands before them; the ends depend on the neighbours."""
+    for shift in range(3):
+        yield base64.b64encode(b"x" * shift + secret)[4:-4].decode()
 
 
 @pytest.fixture(scope="module")
