@@ -17,7 +17,7 @@ _NOT_THE_BROKER = {
     "gateway.mosquitto.passwords-from-*": "nothing answers programs",
     "psk.*": "nothing answers devices with a key",
     "gateway.mosquitto.psk-from-*": "nothing answers devices with a key",
-    "scan.tcp-from-internal": "a declared port is closed",
+    "scan.tcp-from-{iot,internal}": "a declared port is closed",
     "intake.*": "the intake has no broker that it trusts",
 }
 _FOR_PROGRAMS_TOO = {"{programs,psk}.confined": "these rules are for every name, a program's or a key's too"}
@@ -194,7 +194,8 @@ SABOTAGES = (
     Sabotage(
         name="names-believed",
         title="The broker believes the name that a client says instead of the one in its certificate",
-        breaks="broker 's/^(use_identity_as_username) true/\\1 false/; s/^(allow_anonymous) false/\\1 true/'",
+        breaks="broker 's/^(use_identity_as_username) true/\\1 false/; s/^(allow_anonymous) false/\\1 true/;"
+        " /^password_file/d'",
         catches=("broker.identity-from-certificate",),
         may={
             "{broker,quarantine}.*": "who says no name is not let in any more",

@@ -112,7 +112,7 @@ SABOTAGES = (
     Sabotage(
         name="stray-socket",
         title="A program that nobody declared listens behind the firewall",
-        breaks=f'stray socket "{_TCP}" 8086',
+        breaks=f'stray socket "{_TCP}" 9090',
         catches=("gateway.sockets",),
         ends="gone socket",
     ),
@@ -193,6 +193,7 @@ tcp dport 22 counter accept"
             "segments.*": "nothing keeps the segments apart",
             "destinations.*": "nothing keeps devices in, and nothing translates addresses",
             "gateway.*": "every listener and every closed port answers everywhere",
+            "database.other-accounts": "the firewall keeps the other accounts away",
             "scan.*": "the same for scans, or they take too long: every port answers",
             "quarantine.{isolated,sets-of-*}": "nothing keeps those in quarantine from anything",
         },

@@ -64,6 +64,13 @@ def pytest_testnodedown(node: Any) -> None:
     node.config.stash[SAID].extend(getattr(node, "workeroutput", {}).get("said", []))
 
 
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Says at once what failed: the rest may take half an hour."""
+    if report.failed and not os.environ.get("PYTEST_XDIST_WORKER"):
+        why = getattr(report.longrepr, "reprcrash", report.longrepr)
+        print(f"\n{report.nodeid} ({report.when}): {why}", flush=True)
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Tells it."""
     for text in config.stash[SAID]:
