@@ -219,6 +219,11 @@ def _try(scratch: Path, settings: Settings, allow_older: bool) -> None:
             if kind == "password" and not _lets_in(_ask(place, scratch / "cafile", say=_connect(TRIAL, trial))[1]):
                 raise Refused("the broker takes no password, not even the right one")
         _is_closed(plain, trial)
+    except ssl.SSLError as error:
+        if keys.exists() and "PROTOCOL_VERSION" in str(error):
+            # 2.0.21 turns TLS 1.3 off on every listener as soon as there is a psk_file.
+            raise Refused("this mosquitto has no TLS 1.3 beside pre-shared keys (turn the site's `psk` off)") from None
+        raise
     finally:
         broker.kill()
         broker.wait()

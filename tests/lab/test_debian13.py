@@ -9,7 +9,7 @@ import pytest
 import lab
 from deploy import vaults
 from roles import declared
-from tests.checkout import Checkout, in_its_lab
+from tests.checkout import SITE_FILE, Checkout, in_its_lab
 from tests.lab.gateways import Gateway
 
 pytestmark = pytest.mark.timeout(900)
@@ -24,6 +24,9 @@ def test_a_debian_13_machine_converges_and_plans_nothing_the_second_time_nor_aft
         vaults.prepare_lab(checkout.site)
         gateway = Gateway(checkout, checkout.lab)
         assert 'VERSION_ID="13"' in gateway("cat /etc/os-release")
+        keyed = checkout.deploy()
+        assert keyed.status != 0 and "this mosquitto has no TLS 1.3 beside pre-shared keys" in keyed.text
+        checkout.edit(SITE_FILE, ("psk=True", "psk=False"))
         gateway.converge()
         lab.restart(checkout.lab, "gateway")
         for unit in (unit for service in declared() for unit in service.units):
