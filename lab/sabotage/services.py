@@ -73,7 +73,10 @@ SABOTAGES = (
         title="The journal is stopped",
         breaks="systemctl stop systemd-journald.socket systemd-journald-dev-log.socket systemd-journald.service",
         catches=("host.runs-journald",),
-        may={"host.log": "it has no start to ask about"},
+        may={
+            "host.log": "it has no start to ask about",
+            "broker.sessions": "without a log nobody knows whose sessions these are",
+        },
     ),
     Sabotage(
         name="endless-log",
@@ -84,6 +87,7 @@ SABOTAGES = (
             journalctl --flush
         """,
         catches=("host.log",),
+        may={"broker.sessions": "what the log has lost, nobody knows"},
     ),
     Sabotage(
         name="no-updates",
