@@ -364,9 +364,13 @@ def devices(_: Context, site: str = "lab", json: bool = False) -> None:
     print(*notes, sep="\n", end="\n" * bool(notes), file=sys.stderr)
 
 
-# The tiers, and what pytest is told for each. Units share nothing: every core has a part of them. A lab mostly waits,
-# so there are two at a time (see tests/lab/conftest.py).
-TIERS = {"unit": ("-n", "auto", "--dist", "loadfile"), "roles": (), "lab": ("-n", "2", "--dist", "loadfile")}
+# The tiers, and what pytest is told for each. Units share nothing: every core has a part of them. The sabotages take
+# longer than all the rest: `./kit sabotage` makes them.
+TIERS = {
+    "unit": ("-n", "auto", "--dist", "loadfile"),
+    "roles": (),
+    "lab": ("--ignore", "tests/lab/test_sabotage.py"),
+}
 
 
 @task(help={"tier": "only this tier: style, unit, roles or lab", "k": "only tests whose names match (pytest -k)"})

@@ -268,6 +268,7 @@ SABOTAGES = (
         may={
             "broker.{denies-*,identity-from-certificate,delivers}": "how much is open then is the broker's affair",
             "quarantine.broker": "nor is anybody in quarantine then",
+            "psk.*": "a broker that can't read its rules lets no keys in",
             **_FOR_PROGRAMS_TOO,
         },
         apart_from=_NEED_THE_BROKER,

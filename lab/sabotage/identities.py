@@ -199,6 +199,7 @@ SABOTAGES = (
         title="At the broker a device in quarantine may say and hear what others may",
         breaks="edit $CREDENTIALS/acl '/^topic deny/d'; systemctl reload mosquitto.service; sleep 1",
         catches=("quarantine.broker",),
+        may={"programs.confined": "the rules that deny are those for programs, too"},
         apart_from=_BROKERS,
     ),
     Sabotage(
