@@ -92,14 +92,19 @@ def rotate(site: Site, names: Sequence[str], log: Log) -> None:
         _push(site, devices, pki, log, "let in by the new key only: flash it", gateways)
 
 
-def _chosen(site: Site, names: Sequence[str]) -> list[Device]:
+def named(site: Site, names: Sequence[str]) -> list[Device]:
+    """The devices of these names. Raises `DeviceError` for a name that is none."""
     known = {device.name: device for device in site.devices}
     unknown = [name for name in names if name not in known]
     if unknown:
         raise DeviceError(f"{unknown[0]}: no such device in {vaults.registry_path(site)}")
+    return [known[name] for name in names]
+
+
+def _chosen(site: Site, names: Sequence[str]) -> list[Device]:
     if not names:
         raise DeviceError("no device named (add --name NAME)")
-    return [known[name] for name in names]
+    return named(site, names)
 
 
 def _gateways(devices: Sequence[Device]) -> list[str]:

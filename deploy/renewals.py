@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from deploy import vaults
-from deploy.devices import DeviceError, update_broker
+from deploy.devices import named, update_broker
 from deploy.remote import Remote, RemoteError, connected
 from gatehouse.errors import GatehouseError
 from gatehouse.identity import Pki, renewal
@@ -79,9 +79,7 @@ def renew(site: Site, names: Sequence[str]) -> Outcome:
 
     Raises `DeviceError` for a name that is none, and what vault and registry raise: run again, it goes on from there.
     """
-    known = {device.name for device in site.devices}
-    if unknown := [name for name in names if name not in known]:
-        raise DeviceError(f"{unknown[0]}: no such device in {vaults.registry_path(site)}")
+    named(site, names)  # refuses a name that is none
     outcome = Outcome()
     enrolled = [d for d in site.devices if d.serials and (d.name in names or not names)]
     outcome.refused += [f"{name}: is not enrolled yet" for name in names if name not in {d.name for d in enrolled}]

@@ -330,6 +330,7 @@ def read_identities(sources: Sequence[str | Path]) -> list[str]:
 
 
 def _identity(source: str | Path) -> list[str]:
+    # The format's public marker, as everywhere in here: no key.
     if isinstance(source, str) and source.strip().upper().startswith("AGE-SECRET-KEY-"):
         where, text = "the age identity given", source
     else:

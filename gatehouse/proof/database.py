@@ -45,7 +45,7 @@ def questions(engine: str, name: str, server: Mapping[str, Any], credentials: Ma
     for case, logins in CASES.items():
         found += [{"id": f"login:{case} {number}", **asking.login(*each)} for number, each in enumerate(logins)]
     for consumer, secret in credentials.items():
-        headers = asking.shows(consumer, secret)
+        headers = shows(engine, consumer, secret)
         for what in ("read", "write", "accounts", "limits"):
             found.append({"id": f"{consumer}:{what}", "headers": headers, **getattr(asking, what)()})
     return [{"kind": "https", **server, "timeout": 30, **probe} for probe in found]
@@ -97,6 +97,13 @@ def _seconds(duration: str) -> int:
     return int(hours or 0) * 3600 + int(minutes or 0) * 60 + int(seconds.rstrip("s") or 0)
 
 
+def shows(engine: str, consumer: str, secret: str) -> dict[str, str]:
+    """The headers with which a consumer shows its password (1.x) or token (2.x)."""
+    if engine == "influxdb1":
+        return _basic(consumer, secret)
+    return {"Authorization": f"Token {secret}", "Content-Type": "application/json"}
+
+
 def _basic(user: str, password: str) -> dict[str, str]:
     return {"Authorization": "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()}
 
@@ -125,9 +132,6 @@ class _One:
     def login(self, user: str, password: str) -> Probe:
         return {**self._query("SHOW DATABASES"), "headers": _basic(user, password)}
 
-    def shows(self, consumer: str, secret: str) -> dict[str, str]:
-        return _basic(consumer, secret)
-
 
 class _Two:
     """InfluxDB 2.x."""
@@ -152,6 +156,3 @@ class _Two:
 
     def login(self, user: str, password: str) -> Probe:
         return {"method": "POST", "path": "/api/v2/signin", "headers": _basic(user, password)}
-
-    def shows(self, consumer: str, secret: str) -> dict[str, str]:
-        return {"Authorization": f"Token {secret}", "Content-Type": "application/json"}

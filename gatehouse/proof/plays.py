@@ -18,6 +18,7 @@ REFUSED = ("none", "expired", "foreign", "revoked", "server")
 NOT_LET_IN = ("wrong-password", "empty-password", "no-password", "no-name", "another-name")
 VERSIONS = ("1.0", "1.1", "1.2", "1.3")
 SUITES_NOT_WANTED = "ALL:!AESGCM:!CHACHA20:!AESCCM:@SECLEVEL=0"  # what TLS 1.2 has besides authenticated encryption
+NOT_AUTHORISED = 135  # MQTT 5.0 §3.4.2.1
 QUIET = 1.0  # seconds to wait for a message that must not come, after one that came
 
 

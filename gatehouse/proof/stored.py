@@ -2,49 +2,43 @@
 
 from __future__ import annotations
 
-import base64
 import csv
 import json
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from gatehouse.identity import Pki
-from gatehouse.site import Site
-
-Probe = dict[str, Any]
-NAME = "gatehouse"
-"""The database (1.x), or the organisation and its bucket (2.x)."""
-PORT = 8086
+from gatehouse.proof.database import DASHBOARDS, Probe, shows
 
 
-def question(site: Site, pki: Pki, secret: str, device: str, field: str, minutes: int) -> Probe:
+def question(
+    engine: str, name: str, server: Mapping[str, Any], secret: str, device: str, field: str, minutes: int
+) -> Probe:
     """A probe of kind `https` for a field of a device's messages of the last minutes; `answer` reads what it gets.
 
-    `secret` is the dashboards' password (1.x) or token (2.x).
+    `name` and `server` are as for `database.questions`; `secret` is the dashboards' password (1.x) or token (2.x).
     """
-    server = {"address": "127.0.0.1", "port": PORT, "server_name": f"influxdb.{site.domain}"}
-    common = {"kind": "https", **server, "ca": pki.trust_anchor.decode(), "timeout": 20}
-    if site.database.engine == "influxdb1":
-        both = base64.b64encode(f"dashboards:{secret}".encode()).decode()
+    common = {"kind": "https", **server, "timeout": 20}
+    headers = shows(engine, DASHBOARDS, secret)
+    if engine == "influxdb1":
         asked = f"SELECT \"{field}\", kind FROM telemetry WHERE device = '{device}' AND time > now() - {minutes}m"  # noqa: S608
-        path = "/query?" + urlencode({"db": NAME, "epoch": "ns", "q": asked})
-        return {**common, "path": path, "headers": {"Authorization": f"Basic {both}"}}
+        path = "/query?" + urlencode({"db": name, "epoch": "ns", "q": asked})
+        return {**common, "path": path, "headers": headers}
     flux = (
-        f'from(bucket: "{NAME}") |> range(start: -{minutes}m)'
+        f'from(bucket: "{name}") |> range(start: -{minutes}m)'
         f' |> filter(fn: (r) => r._measurement == "telemetry" and r.device == "{device}" and r._field == "{field}")'
     )
-    headers = {"Authorization": f"Token {secret}", "Content-Type": "application/vnd.flux", "Accept": "application/csv"}
-    path = "/api/v2/query?" + urlencode({"org": NAME}, quote_via=quote)
+    headers |= {"Content-Type": "application/vnd.flux", "Accept": "application/csv"}
+    path = "/api/v2/query?" + urlencode({"org": name}, quote_via=quote)
     return {**common, "method": "POST", "path": path, "headers": headers, "body": flux}
 
 
-def answer(site: Site, result: Mapping[str, Any]) -> list[str] | None:
+def answer(engine: str, result: Mapping[str, Any]) -> list[str] | None:
     """The values as text, one a point, oldest first; None where the database did not answer the question."""
     if result.get("outcome") != "answered" or result.get("status") != 200:
         return None
     try:
-        if site.database.engine == "influxdb1":
+        if engine == "influxdb1":
             series = json.loads(result["body"])["results"][0].get("series", [])
             return [str(row[1]) for each in series for row in each["values"]]
         lines = [line for line in result["body"].splitlines() if line and not line.startswith("#")]

@@ -88,7 +88,8 @@ def start(site: Site, pki: Pki, names: Iterable[str], interval: float = INTERVAL
     """Keeps devices reporting in the background; returns whether they did not yet. The host's restart ends it."""
     names = sorted(names)
     secrets = pki.vault
-    about = [site.name, str(interval), *names, *(secrets.about(_hmac(site, name)).created for name in names)]
+    keys = [hmac_secret(name, _key_number(site, name)) for name in names]
+    about = [site.name, str(interval), *names, *(secrets.about(key).created for key in keys)]
     sources = [path.read_text() for path in _MODULES.values() if path]
     anchor = pki.trust_anchor.decode()
     version = hashlib.sha256("\n".join([*about, anchor, *sources]).encode()).hexdigest()
@@ -106,11 +107,9 @@ def stop(site: Site) -> None:
 
 def plan(site: Site, pki: Pki, behaviours: Behaviours, days: int = 1) -> dict[str, Any]:
     """What the devices are told: broker, certificates of their own, keys. Raises `LabError`."""
-    known = {device.name: device for device in site.devices}
     devices = []
     for name, behaviour in behaviours.items():
-        if name not in known or known[name].hmac_key is None:
-            raise LabError(f"simulator: {name}: is not enrolled (`./kit enroll --name {name}`)")
+        number = _key_number(site, name)
         # A certificate of its own, beside the one in its bundle: nobody has to keep the bundle here.
         own = pki.device(name, days=days)
         devices.append(
@@ -119,19 +118,20 @@ def plan(site: Site, pki: Pki, behaviours: Behaviours, days: int = 1) -> dict[st
                 "behaviour": behaviour,
                 "chain": own.chain_pem.decode(),
                 "key": own.private_key_pem.decode(),
-                "hmac": pki.vault.get_text(_hmac(site, name)),
-                "number": known[name].hmac_key,
+                "hmac": pki.vault.get_text(hmac_secret(name, number)),
+                "number": number,
             }
         )
     broker = {"host": broker_host(site), "port": site.listener(*BROKER).port, "ca": pki.trust_anchor.decode()}
     return {"broker": broker, "devices": devices}
 
 
-def _hmac(site: Site, name: str) -> str:
+def _key_number(site: Site, name: str) -> int:
+    """Which of its HMAC keys a device signs with. Raises `LabError` for one that has none."""
     number = next((device.hmac_key for device in site.devices if device.name == name), None)
     if number is None:
         raise LabError(f"simulator: {name}: is not enrolled (`./kit enroll --name {name}`)")
-    return hmac_secret(name, number)
+    return number
 
 
 def _host(site: Site) -> str:

@@ -159,8 +159,7 @@ def sessions(live: Live) -> dict[str, str | None]:
     """
     segment, address = live.broker_at[0]
     port = live.mqtts.listener.port
-    server = {"address": address, "port": port, "ca": live.pki.trust_anchor.decode()}
-    server["server_name"] = f"broker.{live.site.domain}"
+    server = live.broker_server(address)
     script = _SESSIONS.format(pause=PRESENT / 2, port=port, unit=UNIT)
     answers = live.ask(
         {

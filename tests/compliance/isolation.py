@@ -87,6 +87,5 @@ def _twin(live: Live, exposed: str, seen: Observation) -> Observation:
 
 def quarantined_play(live: Live) -> Observation:
     """What a device in quarantine can do at the broker, by a session from the position of one."""
-    anchor, name = live.pki.trust_anchor.decode(), f"broker.{live.site.domain}"
-    server = {"address": live.cut_off.gateway[0], "port": live.mqtts.listener.port, "ca": anchor, "server_name": name}
+    server = live.broker_server(live.cut_off.gateway[0])
     return live.ask({CUT_OFF: [plays.quarantine(server, live.credentials)]})[CUT_OFF][0]

@@ -23,12 +23,13 @@ from deploy import vaults
 from deploy.inventory import connection
 from gatehouse.errors import GatehouseError
 from gatehouse.identity import Pki, Vault, programs, psk
+from gatehouse.identity.pins import broker_host
 from gatehouse.proof import expect, plays, reports, stored
 from gatehouse.proof.channel import START, Agent, ProbeError
 from gatehouse.proof.credentials import CUT_OFF_HARDWARE, OTHER_PROBE, PROBE, Shown, foreign_anchor, shown
 from gatehouse.proof.expect import Offer, Place, split
 from gatehouse.proof.observation import Observation
-from gatehouse.site import Policy, Site, derive
+from gatehouse.site import Listener, Policy, Site, derive
 from roles import influxdb
 from roles.intake.files import METRICS, probe_key
 from roles.target import Target
@@ -441,8 +442,20 @@ class Live:
     @cached_property
     def broker_at(self) -> list[tuple[str, str]]:
         """Where devices reach the broker: `(segment, address)`, the main one first."""
-        reach = [segment for segment in self.mqtts.listener.reachable_from if segment in self.places]
+        return self.reached_at(self.mqtts.listener)
+
+    def reached_at(self, listener: Listener) -> list[tuple[str, str]]:
+        """Where a listener is reached: `(segment, address)`, in the order in which it names its segments."""
+        reach = [segment for segment in listener.reachable_from if segment in self.places]
         return [(s, a) for s in reach for a in self.place(s).gateway if self.place(s).family(a)]
+
+    def server(self, name: str, address: str, port: int) -> dict[str, Any]:
+        """A server with a certificate of the site's PKI, as probes are told of it; `name` is the one in there."""
+        return {"address": address, "port": port, "ca": self.pki.trust_anchor.decode(), "server_name": name}
+
+    def broker_server(self, address: str) -> dict[str, Any]:
+        """The broker's listener for devices at an address, as probes are told of it."""
+        return self.server(broker_host(self.site), address, self.mqtts.listener.port)
 
     @cached_property
     def programs(self) -> dict[str, Observation]:
@@ -450,17 +463,11 @@ class Live:
         listener = self.site.listener("mosquitto", "passwords")
         found: dict[str, Observation] = {}
         secret = programs.password_of(self.pki.vault, programs.PROBE)
-        for segment in (s for s in listener.reachable_from if s in self.places):
-            for address in (a for a in self.place(segment).gateway if self.place(segment).family(a)):
-                server = {
-                    "address": address,
-                    "port": listener.port,
-                    "ca": self.pki.trust_anchor.decode(),
-                    "server_name": f"broker.{self.site.domain}",
-                }
-                probes = plays.programs(server, programs.user_name(programs.PROBE), secret, programs.PROBE)
-                for seen in self.ask({segment: probes})[segment]:
-                    found[f"{seen.probe['id']}@{address}"] = seen
+        for segment, address in self.reached_at(listener):
+            server = self.server(broker_host(self.site), address, listener.port)
+            probes = plays.programs(server, programs.user_name(programs.PROBE), secret, programs.PROBE)
+            for seen in self.ask({segment: probes})[segment]:
+                found[f"{seen.probe['id']}@{address}"] = seen
         return found
 
     @cached_property
@@ -469,13 +476,12 @@ class Live:
         listener = self.site.listener("mosquitto", "psk")
         found: dict[str, Observation] = {}
         key = psk.probe_key(self.pki.vault).hex()
-        for segment in (s for s in listener.reachable_from if s in self.places):
-            for address in (a for a in self.place(segment).gateway if self.place(segment).family(a)):
-                here = {"address": address, "port": listener.port}
-                probes = plays.keyed(here, {**here, "port": self.mqtts.listener.port}, psk.PROBE, key)
-                for probe in probes:  # in turn: of two sessions with one name the broker ends the first
-                    (seen,) = self.ask({segment: [probe]})[segment]
-                    found[f"{probe['id']}@{address}"] = seen
+        for segment, address in self.reached_at(listener):
+            here = {"address": address, "port": listener.port}
+            probes = plays.keyed(here, {**here, "port": self.mqtts.listener.port}, psk.PROBE, key)
+            for probe in probes:  # in turn: of two sessions with one name the broker ends the first
+                (seen,) = self.ask({segment: [probe]})[segment]
+                found[f"{probe['id']}@{address}"] = seen
         return found
 
     @cached_property
@@ -483,10 +489,8 @@ class Live:
         """Plays everything at the broker's main address, and one good session at each other; by the probes' ids."""
         if not self.broker_at:
             raise ProbeError(f"{self.name}: no position where the broker can be reached from")
-        anchor, name = self.pki.trust_anchor.decode(), f"broker.{self.site.domain}"
-        common = {"port": self.mqtts.listener.port, "ca": anchor, "server_name": name}
         (segment, address), *others = self.broker_at
-        server = {"address": address, **common}
+        server = self.broker_server(address)
         who = self.credentials
         probes = [plays.admission(case, server, who) for case in (*plays.REFUSED, *self.last_revoked)]
         probes += [play(server, who) for play in (plays.rights, plays.takeover, plays.pretence)]
@@ -494,7 +498,7 @@ class Live:
         probes += plays.handshakes(server, who, foreign_anchor(self.site.name, self.site.domain))
         found = {o.probe["id"]: o for o in self.ask({segment: probes})[segment]}
         for place, elsewhere in [(segment, address), *others]:
-            good = {**plays.admission("good", {**common, "address": elsewhere}, who), "id": f"broker:good@{elsewhere}"}
+            good = {**plays.admission("good", {**server, "address": elsewhere}, who), "id": f"broker:good@{elsewhere}"}
             found |= {o.probe["id"]: o for o in self.ask({place: [good]})[place]}
         return found
 
@@ -506,12 +510,7 @@ class Live:
         (segment, address), *_ = self.broker_at or [(None, None)]
         if segment is None:
             raise ProbeError(f"{self.name}: no position where the broker can be reached from")
-        server = {
-            "address": address,
-            "port": self.mqtts.listener.port,
-            "ca": self.pki.trust_anchor.decode(),
-            "server_name": f"broker.{self.site.domain}",
-        }
+        server = self.broker_server(address)
         target = Target(self.site, self.name, lambda: self.pki)
         keys = [probe_key(target, probe) for probe in (PROBE, OTHER_PROBE)]
         made = reports.made(keys[0], keys[1], time.time_ns() // 1_000_000, self.site.messages.json_form)
@@ -521,10 +520,12 @@ class Live:
         until = time.monotonic() + 20
         login = self.host.file(influxdb.credential(influxdb.DASHBOARDS))
         secret = login.content_string.strip() if login.exists else ""
-        question = stored.question(self.site, self.pki, secret, PROBE, reports.FIELD, 10)
+        engine, port = self.site.database.engine, self.site.listener(influxdb.service.name, "https").port
+        database = self.server(influxdb.host_name(self.site.domain), influxdb.ADDRESS, port)
+        question = stored.question(engine, influxdb.NAME, database, secret, PROBE, reports.FIELD, 10)
         while True:
             answered = self.ask({expect.GATEWAY: [question]})[expect.GATEWAY][0]
-            after, values = self._intakes_numbers(), stored.answer(self.site, answered.result)
+            after, values = self._intakes_numbers(), stored.answer(engine, answered.result)
             came = after.get("received_total", 0) - before.get("received_total", 0) >= len(made.messages)
             if (came and values and made.marks[reports.GOOD] in values) or time.monotonic() > until:
                 return Taken(made, published, before, after, values)

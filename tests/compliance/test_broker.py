@@ -6,9 +6,9 @@ import pytest
 
 from gatehouse.proof import plays
 from gatehouse.proof.credentials import OTHER_PROBE, PROBE
+from gatehouse.proof.plays import NOT_AUTHORISED
 from gatehouse.proof.plugin import cannot_prove
 
-NOT_AUTHORISED = 135  # MQTT 5.0 §3.4.2.1
 TOO_LARGE = 149  # §3.14.2.1
 
 AUTHENTICATED = pytest.mark.controls(

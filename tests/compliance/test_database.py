@@ -41,8 +41,7 @@ pytestmark = pytest.mark.usefixtures("runs_a_database")
 
 def server_of(live):
     port = live.site.listener("influxdb", "https").port
-    name = influxdb.host_name(live.site.domain)
-    return {"address": "127.0.0.1", "port": port, "server_name": name, "ca": live.pki.trust_anchor.decode()}
+    return live.server(influxdb.host_name(live.site.domain), influxdb.ADDRESS, port)
 
 
 @cache

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from gatehouse.proof import plays
+from gatehouse.proof.plays import NOT_AUTHORISED
 from gatehouse.proof.plugin import cannot_prove
+from tests.compliance.sessions import connected, note_step, of_cases
 
-NOT_AUTHORISED = 135  # MQTT 5.0 §3.4.2.1
 FORWARD_SECRET = "ECDHE-PSK-CHACHA20-POLY1305"  # TLS 1.3 with a key alone is not what the broker's library takes
 
 
@@ -16,27 +17,7 @@ def played(live):
     """The sessions of a case, one at each address."""
     if not live.site.psk:
         cannot_prove("the site takes no pre-shared keys, so there is no listener for them")
-
-    def of(case):
-        found = [seen for name, seen in live.keyed.items() if name.startswith(f"psk:{case}@")]
-        if not found:
-            cannot_prove("no position where devices with a key reach the broker from")
-        return found
-
-    return of
-
-
-def note_step(evidence, seen, step):
-    keys = ("do", "topic", "outcome", "code", "reason", "version", "cipher", "ms")
-    shown = {key: step[key] for key in keys if key in step}
-    evidence({"from": seen.position, "to": seen.target, "at": seen.result["at"], **shown})
-
-
-def connected(played, evidence, case):
-    for seen in played(case):
-        step = seen.result["steps"][0]
-        note_step(evidence, seen, step)
-        yield seen, step
+    return of_cases(live.keyed, "psk", "no position where devices with a key reach the broker from")
 
 
 @pytest.mark.controls("ETSI-EN-303-645-v3.1.3:5.5-4", "OWASP-IoT-Top10-2018:I3")

@@ -10,10 +10,9 @@ import pytest
 from gatehouse.proof import plays
 from gatehouse.proof.channel import ProbeError
 from gatehouse.proof.credentials import CUT_OFF_HARDWARE
+from gatehouse.proof.plays import NOT_AUTHORISED
 from gatehouse.proof.plugin import cannot_prove
 from tests.compliance.isolation import SETS, isolation, quarantined_play
-
-NOT_AUTHORISED = 135  # MQTT 5.0 §3.4.2.1
 
 QUARANTINE = pytest.mark.controls("ETSI-EN-303-645-v3.1.3:5.3-15A", "ETSI-EN-303-645-v3.1.3:5.7-2")
 

@@ -312,6 +312,7 @@ def test_an_identity_file_that_is_missing_or_holds_none_is_named(path, identity,
     assert "no age identity given" in refusal(Vault.open, path, [])
     broken = tmp_path / "broken"
     secret_key = identity.read_text().splitlines()[1]
+    # The last is a marker with no key behind it.
     for text in (b"", b"# only a comment\n", b"\xff\xfe\x00", secret_key[:-2].encode(), b"AGE-SECRET-KEY-1QQQ"):
         broken.write_bytes(text)
         broken.chmod(0o600)
