@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
 from cryptography.x509.oid import NameOID
 
 from gatehouse.identity.authority import PkiError
@@ -37,6 +38,9 @@ def read_csr(data: bytes, name: str, dns_name: str) -> LeafKey:
         subject = [(attribute.oid, str(attribute.value)) for attribute in request.subject]
         extensions = [extension.value for extension in request.extensions]
         public_key = request.public_key()
+        # The signature is whole octets (RFC 2986 §4.2); what else the bits' count says, nobody has signed.
+        if not request.public_bytes(serialization.Encoding.DER).endswith(b"\0" + request.signature):
+            raise ValueError("unused bits")
     except UNREADABLE:
         raise PkiError(f"{name}: no certificate request that can be read; make it anew, with a key on P-256") from None
     if not genuine:

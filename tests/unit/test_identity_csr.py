@@ -337,3 +337,15 @@ def test_keys_that_no_tls_device_here_has_are_refused(key):
     digest = None if isinstance(key, ed25519.Ed25519PrivateKey) else hashes.SHA256()
     request = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([_ATTRIBUTES[0]])).sign(key, digest)
     assert "a key of another kind" in refusal(request.public_bytes(serialization.Encoding.PEM))
+
+
+def test_a_signature_that_is_not_whole_octets_is_refused():
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, NAME)])
+    signature = b"\xff"
+    while signature[-1] & 1:  # a bit that is to count for nothing must be 0
+        made = x509.CertificateSigningRequestBuilder().subject_name(name).sign(STRONG["P-256"], hashes.SHA256())
+        signature = made.signature
+    good = made.public_bytes(serialization.Encoding.DER)
+    assert read_csr(good, NAME, DNS)
+    count = len(good) - len(signature) - 1
+    assert "no certificate request that can be read" in refusal(good[:count] + b"\x01" + good[count + 1 :])
