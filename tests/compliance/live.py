@@ -33,6 +33,7 @@ from gatehouse.site import Listener, Policy, Site, derive
 from roles import influxdb
 from roles.intake.files import METRICS, probe_key
 from roles.target import Target
+from tests import database
 from tests.compliance.field import Field
 from tests.compliance.sockets import Socket, sockets
 
@@ -520,9 +521,8 @@ class Live:
         until = time.monotonic() + 20
         login = self.host.file(influxdb.credential(influxdb.DASHBOARDS))
         secret = login.content_string.strip() if login.exists else ""
-        engine, port = self.site.database.engine, self.site.listener(influxdb.service.name, "https").port
-        database = self.server(influxdb.host_name(self.site.domain), influxdb.ADDRESS, port)
-        question = stored.question(engine, influxdb.NAME, database, secret, PROBE, reports.FIELD, 10)
+        engine = self.site.database.engine
+        question = database.question(self.site, self.pki, secret, PROBE, reports.FIELD, 10)
         while True:
             answered = self.ask({expect.GATEWAY: [question]})[expect.GATEWAY][0]
             after, values = self._intakes_numbers(), stored.answer(engine, answered.result)

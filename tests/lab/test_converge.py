@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from deploy import vaults
 from roles import declared
@@ -102,10 +104,27 @@ def fragments(secret: bytes) -> Iterator[str]:
         yield secret.hex()
         yield from in_base64(secret)
         return
+    public = public_part(secret)
     for line in lines:
-        if not line.startswith(("-----", "#")):
+        if not line.startswith(("-----", "#")) and not is_in(public, line):
             yield line
             yield from in_base64(line.encode())
+
+
+def public_part(secret: bytes) -> bytes:
+    """What everybody may know of a private key: its public key, which the key's own file repeats; else nothing."""
+    if b"PRIVATE KEY-----" not in secret or b"OPENSSH" in secret:
+        return b""
+    key = serialization.load_pem_private_key(secret, None)
+    return key.public_key().public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+
+
+def is_in(public: bytes, line: str) -> bool:
+    """Whether a line of a PEM file says nothing but what is public: certificates have the same line then."""
+    try:
+        return base64.b64decode(line, validate=True) in public
+    except ValueError:
+        return False
 
 
 def in_base64(secret: bytes) -> Iterator[str]:
@@ -137,6 +156,16 @@ def test_the_search_finds_a_secret_that_is_told(secrets: dict[str, list[str]], h
     told = base64.b64encode(b"tar" + key + b"tar").decode()
     assert any(part in told for part in secrets["identity of the vault"])
     assert any(part in key.decode() for part in secrets["identity of the vault"])
+
+
+def test_the_public_half_of_a_key_is_no_secret_and_the_private_half_is() -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    first, second, last = pem.decode().splitlines()[1:-1]
+    parts = list(fragments(pem))
+    assert first in parts
+    assert second in parts
+    assert last not in parts
 
 
 @pytest.mark.parametrize("place", ["output", "plan", "processes", "journal", "world-readable files"])

@@ -18,6 +18,8 @@ from gatehouse.proof.channel import START, asking, opening
 from gatehouse.proof.expect import GATEWAY
 from gatehouse.site import Site
 from lab import simulator
+from roles import influxdb
+from tests import database
 from tests.lab.gateways import Gateway, wait
 
 pytestmark = pytest.mark.timeout(900)
@@ -50,11 +52,12 @@ def reporting(gateway: Gateway) -> Iterator[tuple[str, ...]]:
 
 def sequences(gateway: Gateway, site: Site, pki: Pki, device: str) -> list[int]:
     """The sequence numbers of all points that the database has of a device."""
-    probe = stored.question(site, pki, device, "seq", 60)
+    secret = gateway(f"cat {influxdb.credential(influxdb.DASHBOARDS)}").strip()
+    probe = database.question(site, pki, secret, device, "seq", 60)
     sent = opening({}) + asking({GATEWAY: [probe]})
     done = lab.run(gateway.name, gateway.host, ["python3", "-I", "-c", START], stdin=sent)
     assert done.returncode == 0, done.stderr
-    found = stored.answer(site, json.loads(done.stdout.splitlines()[1])["results"][GATEWAY][0])
+    found = stored.answer(site.database.engine, json.loads(done.stdout.splitlines()[1])["results"][GATEWAY][0])
     assert found is not None, done.stdout[-300:]
     return [int(value) for value in found]
 
