@@ -653,6 +653,73 @@ def message_verify(
     print(*messages.verified(_site(site), topic, given, key_file, number), sep="\n")
 
 
+@task(
+    name="keys",
+    help={
+        **SITE,
+        "replace": "current or backup: make a new backup key for it; every model then needs a release",
+        "force": "even if devices of a model that had no release since the last time are lost by it",
+    },
+)
+@told
+def firmware_keys(_: Context, site: str = "lab", replace: str = "", force: bool = False) -> None:
+    """Make the two keys that firmware is signed with, once, and print what goes into devices."""
+    from deploy import firmware
+
+    for line in firmware.make_keys(_site(site), replace, force):
+        print(line)
+
+
+@task(
+    name="sign",
+    positional=["image"],
+    help={
+        **SITE,
+        "image": "the file to be signed",
+        "model": "the devices' model, as in the registry",
+        "version": "its version; an ESP-IDF application that names another one is refused",
+        "expires": "how long devices take it: hours, days or weeks (default: 90d)",
+        "min-counter": "the counter of the release that devices must have before this one",
+        "rollout": "the share of the devices that get it (default: 100%)",
+        "device": "for this one device only",
+        "downgrade": "the version goes back on purpose",
+    },
+)
+@told
+def firmware_sign(
+    _: Context,
+    image: str,
+    model: str,
+    version: str,
+    site: str = "lab",
+    expires: str = "90d",
+    min_counter: int = 0,
+    rollout: str = "100%",
+    device: str = "",
+    downgrade: bool = False,
+) -> None:
+    """Sign an image for the devices of a model; sign it again to change its expiry or its share."""
+    from deploy import firmware
+
+    where = _site(site)
+    for line in firmware.sign_image(
+        where, Path(image), model, version, expires, min_counter, rollout, device, downgrade
+    ):
+        print(line)
+
+
+@task(
+    name="show", positional=["manifest"], help={**SITE, "manifest": "the file", "image": "compare it with this image"}
+)
+@told
+def firmware_show(_: Context, manifest: str, site: str = "lab", image: str = "") -> None:
+    """Verify a manifest's signature with the site's keys, and print what it says."""
+    from deploy import firmware
+
+    for line in firmware.show(_site(site), Path(manifest), image):
+        print(line)
+
+
 namespace = Collection(
     bundle,
     devices,
@@ -671,6 +738,7 @@ namespace = Collection(
     verify,
     Collection("ca", ca_drop, ca_move_to_backup_key, ca_rollover, ca_status),
     Collection("data", data_backup, data_erase, data_restore),
+    Collection("firmware", firmware_keys, firmware_sign, firmware_show),
     Collection("message", message_sign, message_verify),
     Collection("lab", lab_up, lab_down, lab_status, lab_shell),
     Collection(

@@ -13,6 +13,7 @@ _REPLACED_BY = (
     ("pki/root/key", "a new root: every device gets a new identity (docs/pki.md)"),
     ("pki/devices", "./kit ca.rollover --role devices, then ./kit renew"),
     ("pki/services", "./kit ca.rollover --role services, then harden"),
+    ("firmware/keys/", "./kit firmware.keys --replace current (or backup), then a release of every model"),
     ("broker/psk/", "nobody's: the compliance suite's own"),
     ("broker/programs/", "./kit rotate --program NAME"),
     ("", "replaced when it is rotated"),

@@ -70,6 +70,8 @@ class Bundle:
     key_pem: bytes | None = field(repr=False)
     hmac_key: bytes = field(repr=False)
     psk: bytes | None = field(default=None, repr=False)
+    firmware_keys: tuple[bytes, ...] = ()
+    """What firmware is verified with: two public keys on P-256, X and Y, 64 bytes each; none where none is signed."""
 
     def facts(self) -> bytes:
         """What of it is public, as JSON."""
@@ -81,7 +83,8 @@ class Bundle:
  {", ".join(f'"{name}": {value}' for name, value in text.items())},
  "broker": {_broker_facts(self.broker)},
  {self._certificate_facts()},
- "hmac_key_number": {self.hmac_key_number}
+ "hmac_key_number": {self.hmac_key_number},
+ "firmware_keys": {json.dumps([key.hex() for key in self.firmware_keys])}
 }}
 """.encode()
 
@@ -221,6 +224,7 @@ def read(directory: Path) -> Bundle | None:
             key_pem=content.get("key.pem"),
             hmac_key=bytes.fromhex(content["hmac.key"].decode("ascii")),
             psk=bytes.fromhex(content["psk.key"].decode("ascii")) if "psk.key" in content else None,
+            firmware_keys=tuple(bytes.fromhex(key) for key in facts.get("firmware_keys", ())),
         )
     except (ValueError, TypeError, LookupError, RecursionError):
         return None

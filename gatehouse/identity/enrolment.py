@@ -33,6 +33,7 @@ from gatehouse.identity.pki import Pki
 from gatehouse.identity.store import SecretStore
 from gatehouse.site import Device, Site
 from gatehouse.site.registry_writer import Registry, facts_of
+from gatehouse.updates.keys import trusted_keys
 
 BATCH = 2000
 """Devices enrolled in one go: what a killed run does again."""
@@ -80,6 +81,7 @@ class Enroller:
         self._directory = directory
         self._judge = Judge(site, pki.device_dns_name("")[1:])
         self._root, self._chain = pki.trust_anchor, pki.trust_chain_for_devices()
+        self._firmware_keys = trusted_keys(vault)
         # the one that issues comes first; while it is rolled over, the one before it is trusted too
         self._authorities = x509.load_pem_x509_certificates(self._chain)
         self._brokers: dict[tuple[str, str], Broker] = {}
@@ -217,6 +219,7 @@ class Enroller:
             key_pem=issued.key_pem if issued else None,
             hmac_key=raw_key(),
             psk=psk.new_key() if keyed else None,
+            firmware_keys=self._firmware_keys,
         )
         return _Made(bundle, older)
 
@@ -274,6 +277,7 @@ class Enroller:
             broker=self.broker(device.gateway, device.authentication),
             ca_pem=self._root if found.psk is None else b"",
             chain_pem=self._chain if found.psk is None else b"",
+            firmware_keys=self._firmware_keys,
         )
 
     def _register(self, registry: Registry, device: Device, made: _Made) -> None:

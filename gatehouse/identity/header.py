@@ -25,7 +25,7 @@ def header(bundle: Bundle) -> str:
 /* Signs this device's messages. */
 #define GATEHOUSE_HMAC_KEY_NUMBER {bundle.hmac_key_number}
 #define GATEHOUSE_HMAC_KEY {_octets(bundle.hmac_key)}
-
+{_firmware(bundle.firmware_keys)}
 #endif
 """
 
@@ -53,6 +53,14 @@ def _keyed(name: str, psk: bytes) -> str:
 #define GATEHOUSE_PSK {_octets(psk)}
 #define GATEHOUSE_PSK_HEX "{psk.hex()}"
 """
+
+
+def _firmware(keys: tuple[bytes, ...]) -> str:
+    if not keys:
+        return ""
+    names = ("GATEHOUSE_FIRMWARE_KEY", "GATEHOUSE_FIRMWARE_KEY_BACKUP")
+    lines = [f"#define {name} {_octets(key)}" for name, key in zip(names, keys, strict=True)]
+    return "\n".join(["", "/* Firmware is verified with one of these: public keys on P-256, X and Y. */", *lines, ""])
 
 
 def _text(pem: bytes) -> str:

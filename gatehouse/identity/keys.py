@@ -53,11 +53,20 @@ class Keys:
         """Return the key of an authority that has its certificate. Raises `PkiError` when they don't fit."""
         public_key = certificate.public_key()
         if f"{where}/token" in self._vault and isinstance(public_key, ec.EllipticCurvePublicKey):
+            return self.signer(role, where, public_key)
+        key = read_key(f"{where}/key", self._vault.get_authority_key(f"{where}/key"))
+        if public_key != key.public_key():
+            raise PkiError(f"{where}: key and certificate don't belong together; restore the vault from its backup")
+        return key
+
+    def signer(self, role: str, where: str, public_key: ec.EllipticCurvePublicKey) -> Signer:
+        """Return the key of a place whose public half is known. Raises `PkiError` when they don't fit."""
+        if f"{where}/token" in self._vault:
             token, name, label = self._record(role, where)
             return TokenSigner(token, name, label, public_key)
         key = read_key(f"{where}/key", self._vault.get_authority_key(f"{where}/key"))
         if public_key != key.public_key():
-            raise PkiError(f"{where}: key and certificate don't belong together; restore the vault from its backup")
+            raise PkiError(f"{where}: its two halves don't belong together; restore the vault from its backup")
         return key
 
     def shown(self, where: str) -> str:

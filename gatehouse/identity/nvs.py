@@ -33,6 +33,8 @@ def table(bundle: Bundle) -> str:
         identity, pins = "psk,file,hex2bin,psk.key\n", ""
     else:
         identity, pins = _certified(bundle)
+    numbered = enumerate(bundle.firmware_keys, 1)
+    firmware = "".join(f"firmware_key_{number},data,hex2bin,{key.hex()}\n" for number, key in numbered)
     return f"""\
 key,type,encoding,value
 {NAMESPACE},namespace,,
@@ -41,7 +43,7 @@ broker_host,data,string,{bundle.broker.host}
 broker_port,data,u16,{bundle.broker.port}
 {identity}hmac_key,file,hex2bin,hmac.key
 hmac_key_number,data,u32,{bundle.hmac_key_number}
-{pins}"""
+{pins}{firmware}"""
 
 
 def _certified(bundle: Bundle) -> tuple[str, str]:

@@ -249,7 +249,7 @@ class Pkcs11(Model):
 
 
 class KeyPlace(Model):
-    """Where the key of a certification authority is made and stays; without one, in the vault."""
+    """Where the key of a certification authority, or of firmware, is made and stays; without one, in the vault."""
 
     pkcs11: Pkcs11
 
@@ -361,7 +361,7 @@ class Site(Model):
     messages: Messages = Messages()
     time: Time = Time()
     database: Database = Database()
-    authority: dict[Literal["root", "services", "devices"], KeyPlace] = {}
+    authority: dict[Literal["root", "services", "devices", "firmware"], KeyPlace] = {}
     automatic_reboot: str | None = Field(default="03:30", pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$")
     devices: tuple[Device, ...] = ()
     state: Path | None = None

@@ -17,6 +17,9 @@ from gatehouse.identity.pki import Pki, PkiError
 from gatehouse.identity.store import SecretStore
 from gatehouse.identity.token import Token
 from gatehouse.site import Site, SiteError
+from gatehouse.updates.keys import FirmwareKeys
+from gatehouse.updates.manifest import is_signed_by
+from gatehouse.updates.signing import Wish, sign
 
 MODULE = "/usr/lib/softhsm/libsofthsm2.so"
 PIN = "70717273"
@@ -263,6 +266,23 @@ def test_a_site_names_its_token_and_the_pin_comes_from_the_environment(hsm, monk
     Pki(SecretStore(), "home", "home.arpa", tokens=vaults.tokens(site(devices=place))).ensure()
     assert hsm.keys()[0].startswith("ca-")
     assert vaults.tokens(site()) == {}
+
+
+def test_firmware_is_signed_by_a_key_that_stays_in_the_token(hsm):
+    vault = SecretStore()
+    keys = FirmwareKeys(vault, "home", {"firmware": hsm.token()})
+    first, second = keys.ensure()
+    assert len(hsm.keys()) == 2 and (first.place, second.place) == (f"token {hsm.label}",) * 2
+    wish = Wish(model="relay", version="1.0", url="https://updates.home.arpa/relay/1.0.bin")
+    assert is_signed_by(sign(vault, keys, b"image", wish, 1_790_000_000).data, first.key)
+    keys.replace("current")
+    assert len(hsm.keys()) == 2
+    changed = sign(vault, keys, b"image", wish, 1_790_000_000)
+    assert is_signed_by(changed.data, second.key) and changed.manifest.keys[0] == second.key
+    without = FirmwareKeys(vault, "home")
+    assert without.pair() == keys.pair()
+    with pytest.raises(PkiError, match="name that under `authority`"):
+        sign(vault, without, b"image", wish, 1_790_000_000)
 
 
 def test_without_a_pin_and_without_a_terminal_it_says_where_the_pin_comes_from(hsm, monkeypatch):

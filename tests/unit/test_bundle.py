@@ -104,11 +104,11 @@ def test_what_is_the_same_for_all_is_one_file_and_a_copy_where_that_can_not_be(
     assert (tmp_path / "home" / "kitchen-01" / "ca.pem").stat().st_nlink == 1
 
 
-def test_the_readme_says_how_to_flash_each_format_and_that_there_is_no_firmware_key_yet(place: Path) -> None:
+def test_the_readme_says_how_to_flash_each_format_and_where_the_firmware_keys_are(place: Path) -> None:
     text = (place / "README.txt").read_text()
     for needed in ("nvs.csv", "nvs.bin", "gatehouse_device.h", "parttool.py", "esp_idf_nvs_partition_gen", "hmac.key"):
         assert needed in text
-    assert "not part of this bundle yet" in " ".join(text.split())
+    assert "two keys that firmware is verified with are public" in " ".join(text.split())
     assert {path.name for path in place.iterdir() if path.name not in text} == {"README.txt"}
 
 
