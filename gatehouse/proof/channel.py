@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 import threading
@@ -46,9 +47,9 @@ def opening(config: Mapping[str, Any]) -> str:
     return json.dumps({"modules": modules, "entry": ENTRY, "config": config}) + "\n"
 
 
-def asking(work: Probes) -> str:
-    """The line that asks for the probes of each position."""
-    return json.dumps({"work": work}) + "\n"
+def asking(work: Probes, number: int = 0) -> str:
+    """The line that asks for the probes of each position; the answer has the same number."""
+    return json.dumps({"number": number, "work": work}) + "\n"
 
 
 class Agent:
@@ -60,8 +61,10 @@ class Agent:
 
     def __init__(self, where: str, command: Sequence[str], config: Mapping[str, Any], patience: float = 60) -> None:
         self._where = where
-        self._lines: SimpleQueue[str] = SimpleQueue()
+        self._numbers = itertools.count()
+        self._answers: dict[int | None, SimpleQueue[str]] = {None: SimpleQueue()}
         self._errors: list[str] = []
+        self._ended = False
         self._lock = threading.Lock()
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -71,23 +74,29 @@ class Agent:
             reader.start()
         # It may be more than a pipe holds: who reads nothing must not be waited for for longer than `patience`.
         threading.Thread(target=self._open, args=(opening(config),), daemon=True).start()
-        self.positions: dict[str, dict[str, Any]] = self._read(patience)["positions"]
+        self.positions: dict[str, dict[str, Any]] = self._read(None, patience)["positions"]
 
     def ask(self, work: Probes, patience: float = 180) -> dict[str, list[dict[str, Any]]]:
         """Runs the probes, all positions at the same time, all probes of a position at the same time.
 
-        Returns the results by position, in the order of the probes. `patience` is for the whole, in seconds.
+        Returns the results by position, in the order of the probes. `patience` is for the whole, in seconds. Several
+        threads may ask at the same time.
         """
+        number = next(self._numbers)
         with self._lock:
-            self._write(asking(work))
-            results: dict[str, list[dict[str, Any]]] = self._read(patience)["results"]
-            return results
+            if self._ended:
+                raise self._lost()
+            self._answers[number] = SimpleQueue()
+            self._write(asking(work, number))
+        results: dict[str, list[dict[str, Any]]] = self._read(number, patience)["results"]
+        return results
 
     def close(self) -> None:
-        """Ends the agent and waits until it has tidied up."""
-        with suppress(OSError):
-            if self._process.stdin is not None:
-                self._process.stdin.close()
+        """Ends the agent, whatever it is still asked, and waits until it has tidied up."""
+        with suppress(OSError, ProbeError), self._lock:
+            self._write(json.dumps({"end": True}) + "\n")
+            assert self._process.stdin is not None  # noqa: S101  it was opened as a pipe
+            self._process.stdin.close()
         try:
             self._process.wait(20)
         except subprocess.TimeoutExpired:
@@ -116,9 +125,9 @@ class Agent:
         except OSError:
             raise self._lost() from None
 
-    def _read(self, patience: float) -> dict[str, Any]:
+    def _read(self, number: int | None, patience: float) -> dict[str, Any]:
         try:
-            line = self._lines.get(timeout=patience)
+            line = self._answers[number].get(timeout=patience)
         except Empty:
             self._process.kill()
             raise ProbeError(
@@ -132,6 +141,8 @@ class Agent:
             raise ProbeError(
                 f"{self._where}: no answer of a probe: {line[:80]!r} (does a login script print it?)"
             ) from None
+        with self._lock:
+            del self._answers[number]
         return answer
 
     def _lost(self) -> ProbeError:
@@ -142,10 +153,21 @@ class Agent:
         return ProbeError(f"{self._where}: the probes ended: {said[-1] if said else 'no word why'}")
 
     def _hear(self) -> None:
+        """Gives each answer to who waits for it; what is no answer, and the end, to everybody."""
         assert self._process.stdout is not None  # noqa: S101
         for line in self._process.stdout:
-            self._lines.put(line)
-        self._lines.put("")
+            self._deliver(line)
+        self._deliver("")
+
+    def _deliver(self, line: str) -> None:
+        try:
+            number = json.loads(line).get("number")
+        except (ValueError, AttributeError):
+            number = -1
+        with self._lock:
+            self._ended |= not line
+            for waiting in [self._answers[number]] if number in self._answers else self._answers.values():
+                waiting.put(line)
 
     def _hear_errors(self) -> None:
         assert self._process.stderr is not None  # noqa: S101

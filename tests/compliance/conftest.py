@@ -1,6 +1,7 @@
 """The compliance suite: read-only, against any site. `pytest tests/compliance --site NAME`.
 
-Each area of questions is asked once for each gateway, from all positions at the same time, when its first check comes
+Each area of questions is asked once for each gateway, from all positions at the same time. The areas that a check
+`asks` for are asked in the background as soon as the gateway is connected to, the others when their first check comes
 up; the checks themselves only judge what was seen.
 """
 
@@ -20,12 +21,15 @@ from gatehouse.proof.observation import Observation
 from gatehouse.proof.plugin import EVIDENCE, MARKERS, WARNINGS, Plugin
 from gatehouse.site import INTERNET, Site, load
 from roles.base.version import of_checkout
+from tests.compliance import lanes
 from tests.compliance.live import Gateways, Live
+from tests.compliance.once import ahead
 
 SITE: pytest.StashKey[Site] = pytest.StashKey()
 OWN_MARKERS = (
     "inside: the check is made for every segment but the internet",
     "network_facing: the check is made for the services that strangers can talk to",
+    "asks(*areas): what the check wants to know, see lanes.py; it is made after all that know it sooner",
 )
 
 
@@ -62,6 +66,16 @@ def pytest_configure(config: pytest.Config) -> None:
     )
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes long to know is judged last."""
+    items.sort(key=lambda item: max(map(lanes.delay, _asked(item)), default=0))
+
+
+def _asked(item: pytest.Item) -> set[str]:
+    return {str(area) for marker in item.iter_markers("asks") for area in marker.args}
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Every check is made for each gateway, and each of its segments, pairs of segments, listeners, destinations."""
     site = metafunc.config.stash[SITE]
@@ -96,8 +110,9 @@ def site(pytestconfig: pytest.Config) -> Site:
 
 
 @pytest.fixture(scope="session")
-def gateways(site: Site) -> Iterator[Gateways]:
-    with Gateways(site) as opened:
+def gateways(site: Site, request: pytest.FixtureRequest) -> Iterator[Gateways]:
+    wanted = set().union(*map(_asked, request.session.items))
+    with Gateways(site, lambda live: ahead(live, lanes.of(wanted))) as opened:
         yield opened
 
 

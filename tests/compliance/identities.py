@@ -25,6 +25,7 @@ from gatehouse.proof.channel import ProbeError
 from gatehouse.site import Site
 from roles.mosquitto.deploy import CREDENTIALS, UNIT
 from tests.compliance.live import Live
+from tests.compliance.once import once
 
 LOADED = f"/run/gatehouse/loaded/{UNIT}"
 LIST = f"{CREDENTIALS}/crl.pem"
@@ -143,8 +144,11 @@ def loaded_list(live: Live) -> LoadedList:
 
 # Whose session each of the broker's connections is: what it logs when a client connects names both ends of it.
 _SESSIONS = r"""
+look() {{ ss -Htn state established 'sport = :{port}' | awk '{{ print "OPEN", $4 }}' | tr -d '[]'; }}
 sleep {pause}
-{{ ss -Htn state established 'sport = :{port}' | awk '{{ print "OPEN", $4 }}' | tr -d '[]'
+first=$(look)
+sleep {pause}
+{{ {{ echo "$first"; look; }} | sort | uniq -d
    journalctl -q -b -o cat -u {unit} --no-pager -g 'New client connected from'
 }} | awk '$1 == "OPEN" {{ open[$2] = "-"; next }}
    $1 == "New" && ($5 in open) {{ open[$5] = $7 }}
@@ -152,15 +156,16 @@ sleep {pause}
 """
 
 
+@once
 def sessions(live: Live) -> dict[str, str | None]:
     """The broker's open sessions, by the other end's address and port: whose each is, None where the log is younger.
 
-    One of the suite's own is open meanwhile.
+    One of the suite's own is open meanwhile. Looked at twice: who connects just now has not said a name yet.
     """
     segment, address = live.broker_at[0]
     port = live.mqtts.listener.port
     server = live.broker_server(address)
-    script = _SESSIONS.format(pause=PRESENT / 2, port=port, unit=UNIT)
+    script = _SESSIONS.format(pause=PRESENT / 3, port=port, unit=UNIT)
     answers = live.ask(
         {
             segment: [plays.presence(server, live.credentials, PRESENT)],

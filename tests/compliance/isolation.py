@@ -10,6 +10,7 @@ from gatehouse.proof import expect, plays
 from gatehouse.proof.channel import ProbeError
 from gatehouse.proof.observation import Observation
 from tests.compliance.live import CUT_OFF, Live
+from tests.compliance.once import once
 
 # nft(8) keeps them in the kernel; by the status of the devices in them.
 SETS = {
@@ -38,6 +39,7 @@ class Isolation:
     alive: Observation
 
 
+@once
 def isolation(live: Live) -> Isolation:
     """Asks: outwards all that a free device was asked, and in from every segment that may connect to devices."""
     _ = live.reach
@@ -85,6 +87,7 @@ def _twin(live: Live, exposed: str, seen: Observation) -> Observation:
     return live.seen(seen.position, expect.across(label, address))
 
 
+@once
 def quarantined_play(live: Live) -> Observation:
     """What a device in quarantine can do at the broker, by a session from the position of one."""
     server = live.broker_server(live.cut_off.gateway[0])

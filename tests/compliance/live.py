@@ -7,11 +7,10 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -35,6 +34,7 @@ from roles.intake.files import METRICS, probe_key
 from roles.target import Target
 from tests import database
 from tests.compliance.field import Field
+from tests.compliance.once import Memory, once
 from tests.compliance.sockets import Socket, sockets
 
 # Seconds to wait for another run of the suite on the same gateway.
@@ -82,8 +82,9 @@ Probes = Mapping[str, Iterable[Mapping[str, Any]]]
 class Gateways:
     """The gateways of a site, each connected to when it is first asked for."""
 
-    def __init__(self, site: Site) -> None:
-        self._site = site
+    def __init__(self, site: Site, begin: Callable[[Live], None]) -> None:
+        """`begin` is told of each as soon as it is connected to."""
+        self._site, self._begin = site, begin
         self._open: dict[str, Live] = {}
         self._lost: dict[str, GatehouseError] = {}
         self._stack = ExitStack()
@@ -99,6 +100,7 @@ class Gateways:
                 self._lost[name] = error
                 raise
             self._open[name] = live
+            self._begin(live)
         return self._open[name]
 
     def __enter__(self) -> Self:
@@ -119,7 +121,7 @@ class Live:
         self._connection = connection(site, name)
         self._folder = Path(tempfile.mkdtemp(prefix="gatehouse-"))  # 0700; a socket's path is 108 bytes at most
         self._seen: dict[tuple[str, str], Observation] = {}
-        self._ran: dict[tuple[str, ...], Observation] = {}
+        self.memory = Memory()
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
@@ -157,7 +159,7 @@ class Live:
         """Whom the suite logs in as."""
         return str(self._connection["ssh_user"])
 
-    @cached_property
+    @once
     def agent(self) -> Agent:
         """The agent with its positions; its connection carries the others, too."""
         run = f"{'sudo -n ' if self._connection['_sudo'] else ''}python3 -I -c {shlex.quote(START)}"
@@ -176,7 +178,7 @@ class Live:
     def _control(self) -> Path:
         return self._folder / "ssh"
 
-    @cached_property
+    @once
     def host(self) -> Host:
         """testinfra's view of the gateway, over the same connection."""
         _ = self.agent
@@ -205,7 +207,7 @@ class Live:
 
     # positions
 
-    @cached_property
+    @once
     def places(self) -> dict[str, Place]:
         """The positions that could be taken, by segment."""
         return {
@@ -221,7 +223,7 @@ class Live:
         brokers = [o for o in expect.offers(self.site, self.name) if o.name == "mosquitto.mqtts"]
         return next((s for o in brokers for s in o.listener.reachable_from if s in here), None)
 
-    @cached_property
+    @once
     def cut_off(self) -> Place:
         """Beside the position in `exposed`, one with the hardware address that is always in quarantine."""
         found = self.agent.positions.get(CUT_OFF, {"error": "this gateway has no broker for devices"})
@@ -235,7 +237,7 @@ class Live:
             raise ProbeError(f"{self.name}: no position in {segment}: {self.agent.positions[segment]['error']}")
         return self.places[segment]
 
-    @cached_property
+    @once
     def field(self) -> Field | None:
         """The separate hosts around the gateway: in a lab there are some."""
         return Field(self.site, self.name) if self.site.lab else None
@@ -272,12 +274,12 @@ class Live:
         """The same, or None."""
         return self._seen.get((position, identity))
 
-    @cached_property
+    @once
     def labels(self) -> list[str]:
         """The ports that cross-segment probes use."""
         return expect.labels(self.site, self.name)
 
-    @cached_property
+    @once
     def reach(self) -> dict[str, list[str]]:
         """Asks everything about who reaches whom; what the far side heard, by segment."""
         listeners = self.ask({segment: [{"kind": "listen", "ports": self.labels}] for segment in self.places})
@@ -318,7 +320,7 @@ class Live:
             ]
         return work
 
-    @cached_property
+    @once
     def outside(self) -> list[tuple[str, str, str]]:
         """Real hosts to be reached or not: `(segment, "443/tcp", address)`."""
         found = [
@@ -342,7 +344,7 @@ class Live:
 
     # scans
 
-    @cached_property
+    @once
     def sockets(self) -> list[Socket]:
         """What listens on the gateway. Looked at twice: a question to a resolver has a socket for a moment."""
         looks = []
@@ -353,8 +355,8 @@ class Live:
             looks.append(sockets(str(answers[expect.GATEWAY][0].result.get("output", ""))))
         return [socket for socket in looks[0] if socket in looks[1]]
 
-    @cached_property
-    def _scans(self) -> dict[tuple[str, str, str], Observation]:
+    @once
+    def scans(self) -> dict[tuple[str, str, str], Observation]:
         """Scans from every position at the same time. At the gateway's other addresses, of what listens at all: where
         nothing does, nothing can be open."""
         listening = {split(s.label)[0] for s in self.sockets if s.label.endswith("/tcp")}
@@ -389,17 +391,16 @@ class Live:
     def scan(self, segment: str, what: str, address: str) -> Observation:
         """A scan from a segment: `tcp` (all ports), `udp` (common ones), or `listening` (what listens at all)."""
         self.place(segment)
-        return self._scans[segment, f"scan:{what}@{address}", address]
+        return self.scans[segment, f"scan:{what}@{address}", address]
 
     # what the gateway tells
 
     def run(self, *argv: str) -> Observation:
         """What a program on the gateway prints, run once in a session."""
-        if argv not in self._ran:
-            self._ran[argv] = self.ask({expect.GATEWAY: [{"kind": "run", "argv": list(argv)}]})[expect.GATEWAY][0]
-        return self._ran[argv]
+        asked = {expect.GATEWAY: [{"kind": "run", "argv": list(argv)}]}
+        return self.memory.of(argv, lambda: self.ask(asked)[expect.GATEWAY][0])
 
-    @cached_property
+    @once
     def keys(self) -> list[dict[str, str | None]]:
         """Every file with a private key on the gateway."""
         seen = self.ask({expect.GATEWAY: [{"kind": "keys"}]})[expect.GATEWAY][0]
@@ -408,22 +409,22 @@ class Live:
         found: list[dict[str, str | None]] = seen.result["keys"]
         return found
 
-    @cached_property
+    @once
     def is_container(self) -> bool:
         """Whether clock and kernel belong to the machine underneath."""
         return self.run("systemd-detect-virt", "--container").result.get("status") == 0
 
     # identities
 
-    @cached_property
+    @once
     def vault(self) -> Vault:
         return vaults.open_vault(self.site)
 
-    @cached_property
+    @once
     def pki(self) -> Pki:
         return vaults.open_pki(self.site)
 
-    @cached_property
+    @once
     def credentials(self) -> dict[str, Shown]:
         """What probes show to the broker."""
         return shown(self.vault, self.pki, self.site.name, self.site.domain)
@@ -435,12 +436,12 @@ class Live:
 
     # the broker
 
-    @cached_property
+    @once
     def mqtts(self) -> Offer:
         """The broker's listener."""
         return next(o for o in expect.offers(self.site, self.name) if o.listener.name == "mqtts")
 
-    @cached_property
+    @once
     def broker_at(self) -> list[tuple[str, str]]:
         """Where devices reach the broker: `(segment, address)`, the main one first."""
         return self.reached_at(self.mqtts.listener)
@@ -458,7 +459,7 @@ class Live:
         """The broker's listener for devices at an address, as probes are told of it."""
         return self.server(broker_host(self.site), address, self.mqtts.listener.port)
 
-    @cached_property
+    @once
     def programs(self) -> dict[str, Observation]:
         """Plays a program of the suite's own at each address where programs are declared; by `ID@ADDRESS`."""
         listener = self.site.listener("mosquitto", "passwords")
@@ -471,7 +472,7 @@ class Live:
                 found[f"{seen.probe['id']}@{address}"] = seen
         return found
 
-    @cached_property
+    @once
     def keyed(self) -> dict[str, Observation]:
         """Plays a device of the suite's own at each address where keys are declared; by `ID@ADDRESS`."""
         listener = self.site.listener("mosquitto", "psk")
@@ -485,7 +486,7 @@ class Live:
                 found[f"{probe['id']}@{address}"] = seen
         return found
 
-    @cached_property
+    @once
     def broker(self) -> dict[str, Observation]:
         """Plays everything at the broker's main address, and one good session at each other; by the probes' ids."""
         if not self.broker_at:
@@ -505,7 +506,7 @@ class Live:
 
     # the intake
 
-    @cached_property
+    @once
     def intake(self) -> Taken:
         """Has the suite's device report, good and bad, and asks the database and the intake what became of it."""
         (segment, address), *_ = self.broker_at or [(None, None)]

@@ -31,7 +31,7 @@ def runs_a_broker(live):
         cannot_prove("this gateway goes without a broker")
 
 
-pytestmark = pytest.mark.usefixtures("runs_a_broker")
+pytestmark = [pytest.mark.usefixtures("runs_a_broker"), pytest.mark.asks("broker")]
 
 
 def note_session(evidence, seen, *steps):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cache
-
 import pytest
 
 from gatehouse.proof import database, expect, plays
@@ -12,6 +10,7 @@ from gatehouse.proof.plugin import cannot_prove
 from gatehouse.site import seconds
 from roles import influxdb
 from roles.influxdb.deploy import STATE, UNIT
+from tests.compliance.once import once
 
 PROTECTED = pytest.mark.controls("OWASP-IoT-Top10-2018:I3", "OWASP-ISVS-1.0+main-2026-06:4.2.2")
 CREDENTIALS = pytest.mark.controls("ETSI-EN-303-645-v3.1.3:5.1-1", "OWASP-IoT-Top10-2018:I1", "OWASP-IoT-Top10-2018:I9")
@@ -44,7 +43,7 @@ def server_of(live):
     return live.server(influxdb.host_name(live.site.domain), influxdb.ADDRESS, port)
 
 
-@cache
+@once
 def answers(live):
     """Everything that is asked of the database, by the probes' ids; each consumer with what is in its file."""
     consumers = (influxdb.INTAKE, influxdb.DASHBOARDS)
@@ -53,7 +52,7 @@ def answers(live):
     return {seen.probe["id"]: seen for seen in live.ask({expect.GATEWAY: probes})[expect.GATEWAY]}
 
 
-@cache
+@once
 def handshakes(live):
     foreign = foreign_anchor(live.site.name, live.site.domain)
     probes = plays.handshakes(server_of(live), live.credentials, foreign)

@@ -8,12 +8,15 @@ from gatehouse.proof import expect
 from gatehouse.proof.plugin import cannot_prove
 from gatehouse.site import INTERNET
 
-pytestmark = pytest.mark.controls(
-    "OWASP-IoT-Top10-2018:I2",
-    "ETSI-EN-303-645-v3.1.3:5.6-1",
-    "ENISA-IoT-Baseline-2017:GP-TM-50",
-    "CIS-Debian-12-v1.1.0:2.1.22",
-)
+pytestmark = [
+    pytest.mark.asks("reach"),
+    pytest.mark.controls(
+        "OWASP-IoT-Top10-2018:I2",
+        "ETSI-EN-303-645-v3.1.3:5.6-1",
+        "ENISA-IoT-Baseline-2017:GP-TM-50",
+        "CIS-Debian-12-v1.1.0:2.1.22",
+    ),
+]
 
 
 def the_link_works(live, evidence, segment, address):
@@ -105,6 +108,7 @@ def test_nothing_listens_on_ports_that_must_stay_closed(live, evidence):
     evidence(answer)
 
 
+@pytest.mark.asks("scans")
 @pytest.mark.check("scan.tcp-from-{segment}")
 def test_a_scan_of_all_tcp_ports_finds_exactly_the_declared_ones(live, segment, evidence):
     """nmap on all 65535 TCP ports of the gateway's addresses in the segment finds just what is declared."""
@@ -126,6 +130,7 @@ def test_a_scan_of_all_tcp_ports_finds_exactly_the_declared_ones(live, segment, 
             the_link_works(live, evidence, segment, address)
 
 
+@pytest.mark.asks("scans")
 @pytest.mark.check("scan.udp-from-{segment}")
 def test_a_scan_of_the_common_udp_ports_finds_none_that_is_not_declared(live, segment, evidence):
     """nmap on common and declared UDP ports of the gateway's addresses in the segment finds just what is declared."""
@@ -146,6 +151,7 @@ def test_a_scan_of_the_common_udp_ports_finds_none_that_is_not_declared(live, se
         the_link_works(live, evidence, segment, address)
 
 
+@pytest.mark.asks("scans")
 @pytest.mark.check("scan.other-addresses-from-{segment}")
 def test_a_scan_of_the_gateways_other_addresses_finds_nothing(live, segment, evidence):
     """nmap on every TCP port that anything here listens on, at the addresses in other segments: nothing answers."""

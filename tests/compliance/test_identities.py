@@ -172,6 +172,7 @@ def admits(live):
 
 
 @REVOCATION
+@pytest.mark.asks("broker")
 @pytest.mark.check("broker.revocation-list")
 def test_the_list_that_the_broker_has_loaded_names_everything_and_lasts(live, admits, evidence, warn):
     """What was revoked last of all is refused: the list that the broker has loaded is the current one, and it lasts."""
@@ -194,6 +195,7 @@ def test_the_list_that_the_broker_has_loaded_names_everything_and_lasts(live, ad
 
 
 @REVOCATION
+@pytest.mark.asks("broker", "sessions")
 @pytest.mark.check("broker.sessions")
 def test_nobody_is_connected_who_is_revoked_or_whom_the_registry_does_not_know(live, admits, site, evidence):
     """Each session that is open now is of a device that may have one: none of a revoked one was left, none is of a
@@ -216,6 +218,7 @@ def test_nobody_is_connected_who_is_revoked_or_whom_the_registry_does_not_know(l
 
 
 @pytest.mark.controls("OWASP-ISVS-1.0+main-2026-06:4.1.3", "ETSI-EN-303-645-v3.1.3:5.4-4")
+@pytest.mark.asks("broker")
 @pytest.mark.check("broker.pinned")
 def test_the_certificate_that_is_served_is_one_that_devices_have_pinned(live, admits, vault, bundles, evidence):
     """The served certificate lives for a year at most, and fits the pins of every bundle: no device is locked out."""

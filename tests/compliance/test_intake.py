@@ -11,6 +11,8 @@ AUTHENTIC = pytest.mark.controls(
     "ETSI-EN-303-645-v3.1.3:5.5-1", "OWASP-IoT-Top10-2018:I3", "ENISA-IoT-Baseline-2017:GP-TM-51"
 )
 
+pytestmark = pytest.mark.asks("intake")
+
 
 @pytest.fixture
 def taken(live):

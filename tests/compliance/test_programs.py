@@ -9,6 +9,8 @@ from gatehouse.proof.plays import NOT_AUTHORISED
 from gatehouse.proof.plugin import cannot_prove
 from tests.compliance.sessions import connected, note_step, of_cases
 
+pytestmark = pytest.mark.asks("programs")
+
 
 @pytest.fixture
 def played(live):

@@ -11,6 +11,8 @@ from tests.compliance.sessions import connected, note_step, of_cases
 
 FORWARD_SECRET = "ECDHE-PSK-CHACHA20-POLY1305"  # TLS 1.3 with a key alone is not what the broker's library takes
 
+pytestmark = pytest.mark.asks("psk")
+
 
 @pytest.fixture
 def played(live):

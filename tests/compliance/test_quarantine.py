@@ -18,6 +18,7 @@ QUARANTINE = pytest.mark.controls("ETSI-EN-303-645-v3.1.3:5.3-15A", "ETSI-EN-303
 
 
 @QUARANTINE
+@pytest.mark.asks("isolation")
 @pytest.mark.check("quarantine.isolated")
 def test_a_device_in_quarantine_reaches_nobody_and_is_reached_by_nobody(live, evidence):
     """A device in quarantine gets no connection through the gateway, in either direction, where a free one does."""
@@ -35,6 +36,7 @@ def test_a_device_in_quarantine_reaches_nobody_and_is_reached_by_nobody(live, ev
 
 
 @QUARANTINE
+@pytest.mark.asks("quarantined")
 @pytest.mark.check("quarantine.broker")
 def test_a_device_in_quarantine_is_heard_for_diagnosis_only(live, evidence):
     """At the broker a device in quarantine has its quarantine topics: nothing else it says is taken, none delivered."""

@@ -17,6 +17,8 @@ SEPARATED = pytest.mark.controls(
 )
 NAMED_ONLY = pytest.mark.controls("ENISA-IoT-Baseline-2017:GP-TM-43", "ENISA-IoT-Baseline-2017:GP-TM-44")
 
+pytestmark = pytest.mark.asks("reach")
+
 
 def both_links_work(live, evidence, segment, towards, label, address):
     """The gateway reaches the listener of the denied target, and one beside the denied sender, in the same family."""

@@ -15,6 +15,7 @@ pytestmark = pytest.mark.controls("OWASP-ISVS-1.0+main-2026-06:1.4.3", "CIS-Debi
 SECONDS_OFF_AT_MOST = 5
 
 
+@pytest.mark.asks("reach")
 @pytest.mark.check("time.served")
 def test_the_gateway_serves_synchronised_time(live, evidence):
     """Every segment that is to get the time gets it, from a clock that says it is synchronised."""

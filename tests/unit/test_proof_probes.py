@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hashlib
 import json
@@ -9,8 +10,10 @@ import os
 import socket
 import ssl
 import struct
+import subprocess
 import sys
 import threading
+import time
 from datetime import timedelta
 
 import pytest
@@ -18,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from gatehouse.identity import Pki, SecretStore
-from gatehouse.proof.channel import START, Agent, ProbeError
+from gatehouse.proof.channel import START, Agent, ProbeError, asking, opening
 from gatehouse.proof.observation import Observation
 from gatehouse.proof.probes import facts, mqtt, reach, scan, ssh, tls
 from gatehouse.proof.probes.agent import perform
@@ -66,8 +69,8 @@ def at(port, **more):
 
 def test_a_tcp_port_is_open_or_refused():
     with serving(lambda connection: connection.sendall(connection.recv(100))) as port:
-        assert reach.tcp(at(port, say="hello"))["answer"] == "hello"
-    assert reach.tcp(at(unused()))["outcome"] == "refused"
+        assert asyncio.run(reach.tcp(at(port, say="hello")))["answer"] == "hello"
+    assert asyncio.run(reach.tcp(at(unused())))["outcome"] == "refused"
 
 
 def test_a_udp_port_answers_refuses_or_is_silent():
@@ -343,6 +346,53 @@ def test_the_agent_works_where_nothing_of_the_kit_is_installed(tmp_path):
         )
     assert results["gateway"][0]["output"] == "yes\n"
     assert results["nowhere"][0]["error"] == "no position nowhere"
+
+
+def sleep_for(seconds):
+    return {"gateway": [{"kind": "run", "argv": ["sleep", str(seconds)]}]}
+
+
+def test_what_is_asked_later_is_answered_sooner_if_it_takes_less_time():
+    done = []
+    with Agent("here", [sys.executable, "-I", "-c", START], {}) as agent:
+
+        def ask(seconds):
+            assert agent.ask(sleep_for(seconds))["gateway"][0]["status"] == 0
+            done.append(seconds)
+
+        threads = [threading.Thread(target=ask, args=(seconds,)) for seconds in (1.5, 0)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert done == [0, 1.5]
+
+
+def test_an_agent_ends_when_it_is_told_to_and_whoever_waits_for_it_learns_that():
+    agent = Agent("here", [sys.executable, "-I", "-c", START], {})
+    told = []
+
+    def ask():
+        try:
+            agent.ask(sleep_for(60))
+        except ProbeError as error:
+            told.append(str(error))
+
+    waiting = threading.Thread(target=ask)
+    waiting.start()
+    began = time.monotonic()
+    agent.close()
+    waiting.join(10)
+    assert time.monotonic() - began < 10
+    assert told == ["here: the probes ended: no word why"]
+    with pytest.raises(ProbeError, match="the probes ended"):
+        agent.ask(sleep_for(0))
+
+
+def test_an_agent_whose_input_ends_answers_everything_first():
+    sent = opening({}) + asking(sleep_for(0.5), 7) + asking(sleep_for(0), 8)
+    done = subprocess.run([sys.executable, "-I", "-c", START], input=sent, capture_output=True, text=True, timeout=30)
+    assert [json.loads(line).get("number") for line in done.stdout.splitlines()] == [None, 8, 7]
 
 
 def test_an_agent_that_ends_says_why():

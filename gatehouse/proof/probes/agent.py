@@ -4,13 +4,17 @@ A position is a process in a network namespace of its own, with one end of a vet
 segment's bridge. Its packets enter the firewall as a device's do. The namespace has no name: it lives as long as its
 process, which dies with the agent, which ends with its standard input. Whatever kills the run, nothing stays behind.
 
-Protocol, one JSON object a line. In: `{"work": {POSITION: [probe, …], …}}`. Out, first: `{"positions": {…}}`, then one
-`{"results": {POSITION: [result, …], …}}` for each line that came in.
+Protocol, one JSON object a line. In: `{"number": N, "work": {POSITION: [probe, …], …}}`; nobody waits for the answer
+before the next. Out, first: `{"positions": {…}}`, then one `{"number": N, "results": {POSITION: [result, …], …}}` for
+each line that came in, in whatever order they are done. `{"end": true}` ends the agent whatever is still being asked;
+the end of standard input does so when everything is answered.
 """
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
+import itertools
 import json
 import os
 import signal
@@ -18,16 +22,16 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from typing import Any
+from queue import SimpleQueue
+from typing import IO, Any
 
 from gatehouse.proof.probes import facts, https, listen, mqtt, reach, scan, segment, ssh, tls
 from gatehouse.proof.probes.reach import Probe, Result
 
 KINDS: dict[str, Callable[[Probe], Result]] = {
-    "tcp": reach.tcp,
     "udp": reach.udp,
     "dns": reach.dns,
     "ntp": reach.ntp,
@@ -44,22 +48,59 @@ KINDS: dict[str, Callable[[Probe], Result]] = {
     "run": facts.run,
     "keys": facts.keys,
 }
+# Those that do nothing but wait: all of them have one thread.
+WAITING: dict[str, Callable[[Probe], Awaitable[Result]]] = {"tcp": reach.tcp}
 GATEWAY = "gateway"  # the position of the gateway itself, in its own network
-AT_ONCE = 160
+AT_ONCE = 160  # threads
+CONNECTIONS = 500  # of a position at the same time: fewer than the files that a process may have open
 
 _PR_SET_PDEATHSIG, _CLONE_NEWNET = 1, 0x40000000
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
+class _Stopwatch:
+    """Notes when a probe began (UTC) and how long it took (ms)."""
+
+    def __init__(self, probe: Probe) -> None:
+        self._probe, self._began, self._clock = probe, datetime.now(UTC), time.monotonic()
+
+    def result(self, said: Result | Exception) -> Result:
+        """What the probe said; a defect of it is told as such, and the others go on."""
+        if isinstance(said, Exception):
+            said = {"outcome": "error", "error": f"{type(said).__name__}: {said}"}
+        took = round(1000 * (time.monotonic() - self._clock))
+        return {"id": self._probe.get("id"), "at": self._began.isoformat(timespec="milliseconds"), "ms": took, **said}
+
+
 def perform(probe: Probe) -> Result:
     """Runs one probe; its `id`, when it began (UTC) and how long it took (ms) stand in the result."""
-    began, clock = datetime.now(UTC), time.monotonic()
+    watch = _Stopwatch(probe)
     try:
-        result = KINDS[probe["kind"]](probe)
-    except Exception as error:  # a defect of a probe is told as such, and the others go on
-        result = {"outcome": "error", "error": f"{type(error).__name__}: {error}"}
-    took = round(1000 * (time.monotonic() - clock))
-    return {"id": probe.get("id"), "at": began.isoformat(timespec="milliseconds"), "ms": took, **result}
+        return watch.result(KINDS[probe["kind"]](probe))
+    except Exception as error:
+        return watch.result(error)
+
+
+async def _wait(probe: Probe, free: asyncio.Semaphore) -> Result:
+    """The same for one that waits."""
+    async with free:
+        watch = _Stopwatch(probe)
+        try:
+            return watch.result(await WAITING[probe["kind"]](probe))
+        except Exception as error:
+            return watch.result(error)
+
+
+async def _wait_for_all(probes: Sequence[Probe]) -> list[Result]:
+    free = asyncio.Semaphore(CONNECTIONS)
+    return await asyncio.gather(*(_wait(probe, free) for probe in probes))
+
+
+def perform_all(probes: Sequence[Probe], pool: ThreadPoolExecutor) -> list[Result]:
+    """Runs probes at the same time; the results in their order."""
+    others = pool.map(perform, [probe for probe in probes if probe["kind"] not in WAITING])
+    waited = iter(asyncio.run(_wait_for_all([probe for probe in probes if probe["kind"] in WAITING])))
+    return [next(waited if probe["kind"] in WAITING else others) for probe in probes]
 
 
 class Position:
@@ -79,19 +120,41 @@ class Position:
         os.close(from_child)
         self._to = os.fdopen(from_parent, "w")
         self._from = os.fdopen(to_parent)
+        self._lock = threading.Lock()
+        self._numbers = itertools.count()
+        self._waiting: dict[int, SimpleQueue[dict[str, Any]]] = {}
+
+    def hear(self) -> None:
+        """Begins to take in answers; not before the last position was made, since a fork leaves threads behind."""
+        threading.Thread(target=self._hear, daemon=True).start()
 
     def ask(self, message: dict[str, Any]) -> dict[str, Any]:
-        """Sends one message and waits for its answer."""
-        try:
-            self._to.write(json.dumps(message) + "\n")
-            self._to.flush()
-            line = self._from.readline()
-        except OSError:
-            line = ""
-        if not line:
-            return {"error": f"position {self.name} is gone"}
-        answer: dict[str, Any] = json.loads(line)
-        return answer
+        """Sends one message and waits for its answer; several may wait at the same time."""
+        answer: SimpleQueue[dict[str, Any]] = SimpleQueue()
+        with self._lock:
+            number = next(self._numbers)
+            self._waiting[number] = answer
+            try:
+                self._to.write(json.dumps({**message, "number": number}) + "\n")
+                self._to.flush()
+            except (OSError, ValueError):  # the pipe is broken, or closed
+                return self._gone
+        return answer.get()
+
+    @property
+    def _gone(self) -> dict[str, Any]:
+        return {"error": f"position {self.name} is gone"}
+
+    def _hear(self) -> None:
+        for line in self._from:
+            answer = json.loads(line)
+            with self._lock:
+                waiting = self._waiting.pop(answer["number"])
+            waiting.put(answer)
+        with self._lock:
+            self._to.close()  # whoever asks now is told at once
+            for waiting in self._waiting.values():
+                waiting.put(self._gone)
 
 
 def _live(parent: int, isolated: bool, source: int, sink: int) -> None:
@@ -107,37 +170,81 @@ def _live(parent: int, isolated: bool, source: int, sink: int) -> None:
         if isolated and _libc.unshare(_CLONE_NEWNET) != 0:
             error = f"no network namespace: {os.strerror(ctypes.get_errno())}"
         with os.fdopen(source) as lines, os.fdopen(sink, "w") as out, ThreadPoolExecutor(AT_ONCE) as pool:
+            lock = threading.Lock()
             for line in lines:
-                message = json.loads(line)
-                if error is not None:
-                    answer: dict[str, Any] = {"error": error}
-                elif "enter" in message:
-                    answer = segment.enter(message["enter"])
-                else:
-                    answer = {"results": list(pool.map(perform, message["probes"]))}
-                out.write(json.dumps(answer) + "\n")
-                out.flush()
+                threading.Thread(target=_answer, args=(json.loads(line), error, pool, out, lock)).start()
     finally:
         os._exit(0)
 
 
+def _answer(
+    message: dict[str, Any], error: str | None, pool: ThreadPoolExecutor, out: IO[str], lock: threading.Lock
+) -> None:
+    """A position's answer to one message."""
+    if error is not None:
+        answer: dict[str, Any] = {"error": error}
+    elif "enter" in message:
+        answer = segment.enter(message["enter"])
+    else:
+        answer = {"results": perform_all(message["probes"], pool)}
+    with lock:
+        out.write(json.dumps({**answer, "number": message["number"]}) + "\n")
+        out.flush()
+
+
+_saying = threading.Lock()
+
+
 def main(config: dict[str, Any]) -> None:
-    """Makes the positions, then works until standard input ends. `config["segments"]`: see `segment.place`."""
-    lock = _alone(config.get("patience", 0)) if config.get("segments") else None
+    """Makes the positions, then works until it is told to end. `config["segments"]`: see `segment.place`."""
+    wanted: dict[str, dict[str, Any]] = config.get("segments", {})
+    lock = _alone(config.get("patience", 0)) if wanted else None
     positions = {GATEWAY: Position(GATEWAY, isolated=False)}
-    places: dict[str, Any] = {}
-    for name in config.get("segments", {}):
-        positions[name] = Position(name, isolated=True)
-    for name, wanted in config.get("segments", {}).items():
-        places[name] = segment.place(name, wanted, positions[name])
+    positions |= {name: Position(name, isolated=True) for name in wanted}
+    for position in positions.values():
+        position.hear()
+    places = _place(wanted, positions)
     try:
         _say({"positions": places})
-        for line in sys.stdin.buffer:
-            _say({"results": _work(positions, json.loads(line)["work"])})
+        _serve(positions)
     finally:
         segment.leave(places)
         if lock is not None:
             lock.close()
+
+
+def _place(wanted: dict[str, dict[str, Any]], positions: dict[str, Position]) -> dict[str, Any]:
+    """Connects the positions, each bridge's in turn: two at a time would take the same free address."""
+    by_bridge: dict[str, list[str]] = {}
+    for name, place in wanted.items():
+        by_bridge.setdefault(place["bridge"], []).append(name)
+
+    def fill(names: list[str]) -> dict[str, Any]:
+        return {name: segment.place(name, wanted[name], positions[name]) for name in names}
+
+    found: dict[str, Any] = {}
+    with ThreadPoolExecutor(len(by_bridge) or 1) as pool:
+        for made in pool.map(fill, by_bridge.values()):
+            found |= made
+    return {name: found[name] for name in wanted}
+
+
+def _serve(positions: dict[str, Position]) -> None:
+    """Answers what comes, each line in a thread of its own."""
+    threads = []
+    for line in sys.stdin.buffer:
+        message = json.loads(line)
+        if message.get("end"):
+            _saying.acquire()  # nobody listens any more
+            return
+
+        def answer(message: dict[str, Any] = message) -> None:
+            _say({"number": message.get("number"), "results": _work(positions, message["work"])})
+
+        threads.append(threading.Thread(target=answer, daemon=True))
+        threads[-1].start()
+    for thread in threads:
+        thread.join()
 
 
 def _alone(patience: float) -> socket.socket:
@@ -168,7 +275,7 @@ def _work(positions: dict[str, Position], work: dict[str, list[Probe]]) -> dict[
         lost = [{"id": probe.get("id"), "outcome": "error", "error": answer.get("error")} for probe in work[name]]
         results[name] = answer.get("results", lost)
 
-    threads = [threading.Thread(target=run, args=(name,)) for name in work]
+    threads = [threading.Thread(target=run, args=(name,), daemon=True) for name in work]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -177,5 +284,6 @@ def _work(positions: dict[str, Position], work: dict[str, list[Probe]]) -> dict[
 
 
 def _say(message: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(message) + "\n")
-    sys.stdout.flush()
+    with _saying:
+        sys.stdout.write(json.dumps(message) + "\n")
+        sys.stdout.flush()

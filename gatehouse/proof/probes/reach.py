@@ -9,6 +9,7 @@ unsent              this position has no route or address for it
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import fcntl
 import secrets
@@ -48,21 +49,26 @@ def outcome_of(error: OSError) -> Result:
     return {"outcome": known} if known else {"outcome": "error", "error": str(error)}
 
 
-def tcp(probe: Probe) -> Result:
-    """Connects to `address`:`port`; with `say` (text) it sends that and notes the `answer`, up to 200 characters."""
+async def tcp(probe: Probe) -> Result:
+    """Connects to `address`:`port`; with `say` (text) it sends that and notes the `answer`, up to 200 characters.
+
+    A coroutine: hundreds of them wait at the same time.
+    """
     timeout = probe.get("timeout", DEFAULT_TIMEOUT)
+    loop = asyncio.get_running_loop()
     with socket.socket(family_of(probe["address"]), socket.SOCK_STREAM) as connection:
-        connection.settimeout(timeout)
+        connection.setblocking(False)
         try:
-            connection.connect((probe["address"], probe["port"]))
+            await asyncio.wait_for(loop.sock_connect(connection, (probe["address"], probe["port"])), timeout)
         except OSError as error:
             return outcome_of(error)
         result: Result = {"outcome": "open", "source": connection.getsockname()[0]}
         if "say" in probe:
             try:
-                connection.sendall(probe["say"].encode() + b"\n")
+                await loop.sock_sendall(connection, probe["say"].encode() + b"\n")
                 connection.shutdown(socket.SHUT_WR)
-                result["answer"] = connection.recv(200).decode("utf-8", "replace").strip()
+                answer = await asyncio.wait_for(loop.sock_recv(connection, 200), timeout)
+                result["answer"] = answer.decode("utf-8", "replace").strip()
             except OSError as error:
                 result |= {"outcome": "cut", "error": str(error)}
         return result
