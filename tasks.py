@@ -248,23 +248,22 @@ def release(_: Context, name: list[str], site: str = "lab") -> None:
 
 
 @task(
-    iterable=["program", "device"],
+    iterable=["only"],
     help={
         **SITE,
-        "program": "the program, as the site calls it; more than once for several",
-        "device": "a device with a pre-shared key; more than once for several",
+        "only": "only this secret, as `credentials` lists it, or a pattern such as influxdb.*; also more than once",
+        "dry": "say what would be replaced, and change nothing",
     },
 )
 @told
-def rotate(_: Context, program: list[str], device: list[str], site: str = "lab") -> None:
-    """Give a program a new password at the broker, or a device a new key; whoever has the former one is cut off."""
-    from deploy import devices, programs
+def rotate(_: Context, only: list[str], site: str = "lab", dry: bool = False) -> None:
+    """Replace secrets: new beside old, consumers moved, the old one refused; killed anywhere, run it again."""
+    from deploy import rotating
 
-    where = _site(site)
-    if device:
-        devices.rotate(where, device, print)
-    if program or not device:
-        programs.rotate(where, program, print)
+    outcome = rotating.rotate(_site(site), only, functools.partial(print, flush=True), dry=dry)
+    for name in outcome.waiting:
+        print(f"{name}: has not taken up its new key yet; until then both are good (run this again)")
+    sys.exit("\n".join(outcome.failed) if outcome.failed else 0)
 
 
 @task(

@@ -9,10 +9,9 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
 from deploy import vaults
-from deploy.enrolment import bundles_path, refresh
 from deploy.remote import Remote, connected
 from gatehouse.errors import GatehouseError
-from gatehouse.identity import Credential, Pki, psk
+from gatehouse.identity import Credential, Pki
 from gatehouse.site import Device, Site
 from gatehouse.site.registry_writer import Registry
 from roles import intake, rendering
@@ -72,24 +71,6 @@ def release(site: Site, names: Sequence[str], log: Log) -> None:
     with _reached(site, _gateways(devices)) as gateways:
         site = _with_status(site, devices, "active")
         _push(site, devices, vaults.open_pki(site), log, "released", gateways)
-
-
-def rotate(site: Site, names: Sequence[str], log: Log) -> None:
-    """Gives devices new pre-shared keys, in their bundles, too; the former ones are refused, their sessions ended."""
-    devices = _chosen(site, names)
-    for device in devices:
-        if device.authentication != "psk" or not device.enrolled or device.status == "revoked":
-            raise DeviceError(f"{device.name}: has no pre-shared key (for a certificate: `./kit renew`)")
-    with _reached(site, _gateways(devices)) as gateways:
-        vault = vaults.open_vault(site)
-        pki = vaults.open_pki(site, vault)
-        with vault.transaction():
-            for device in devices:
-                psk.rotate(vault, device.name)
-        for device in devices:
-            partition = (bundles_path(site) / device.name / "nvs.bin").exists()
-            log(*refresh(site, [device.name], partition))
-        _push(site, devices, pki, log, "let in by the new key only: flash it", gateways)
 
 
 def named(site: Site, names: Sequence[str]) -> list[Device]:
@@ -156,6 +137,11 @@ def _push(site: Site, devices: Sequence[Device], pki: Pki, log: Log, done: str, 
         log(f"{gateway}: {', '.join(device.name for device in mine or devices)} {done}")
     if away:
         raise DeviceError("\n".join(f"{line}: written down, but not yet in force there (run harden)" for line in away))
+
+
+def bring(remote: Remote, target: Target, devices: Sequence[Device]) -> None:
+    """Makes a gateway know what there is of devices of its own now, and ends their sessions. Raises `RemoteError`."""
+    _apply(remote, target, devices, devices)
 
 
 def _apply(remote: Remote, target: Target, mine: Sequence[Device], devices: Sequence[Device]) -> None:

@@ -13,6 +13,7 @@ import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from types import MappingProxyType
 
 from deploy import vaults
 from deploy.devices import named, update_broker
@@ -197,17 +198,24 @@ class _Gateway:
             self._exchange(put={topic: texts[topic] for topic in some})
 
     def _exchange(self, look: Sequence[str] = (), put: Mapping[str, str] | None = None) -> dict[str, str]:
-        credential = self._pki.ephemeral_client(CONTROL)
-        port = self._target.site.listener("mosquitto", "mqtts").port
-        request = {
-            "chain": credential.chain_pem.decode(),
-            "key": credential.private_key_pem.decode(),
-            "listeners": [[address, port] for address in mosquitto.addresses(self._target)],
-            "look": list(look),
-            "put": dict(put or {}),
-        }
-        found = json.loads(self._remote.run(mosquitto.EXCHANGE, json.dumps(request)))
-        return {str(topic): str(text) for topic, text in found.items()}
+        return exchange(self._remote, self._target, look, put or {})
+
+
+def exchange(
+    remote: Remote, target: Target, look: Sequence[str] = (), put: Mapping[str, str] = MappingProxyType({})
+) -> dict[str, str]:
+    """What is retained on the topics of `look`, after `put` was put there (empty: taken away). Raises `RemoteError`."""
+    credential = target.pki.ephemeral_client(CONTROL)
+    port = target.site.listener("mosquitto", "mqtts").port
+    request = {
+        "chain": credential.chain_pem.decode(),
+        "key": credential.private_key_pem.decode(),
+        "listeners": [[address, port] for address in mosquitto.addresses(target)],
+        "look": list(look),
+        "put": dict(put),
+    }
+    found = json.loads(remote.run(mosquitto.EXCHANGE, json.dumps(request)))
+    return {str(topic): str(text) for topic, text in found.items()}
 
 
 _TOPICS = (renewal.serial_topic, renewal.request_topic, renewal.certificate_topic)

@@ -15,8 +15,9 @@ _REPLACED_BY = (
     ("pki/services", "./kit ca.rollover --role services, then harden"),
     ("firmware/keys/", "./kit firmware.keys --replace current (or backup), then a release of every model"),
     ("broker/psk/", "nobody's: the compliance suite's own"),
-    ("broker/programs/", "./kit rotate --program NAME"),
-    ("", "replaced when it is rotated"),
+    ("broker/programs/", "./kit rotate --only broker/programs/NAME/password"),
+    ("devices/", "./kit rotate --only 'devices/NAME/*'"),
+    ("", "./kit rotate, or when it is next made (docs/rotation.md)"),
 )
 
 

@@ -42,11 +42,9 @@ def password_of(vault: SecretStore, program: str) -> str:
     return vault.obtain(secret_name(program), password).decode()
 
 
-def rotate(vault: SecretStore, program: str) -> None:
-    """Give a program a new password; the broker takes it, and no longer the former one, from the next deploy on."""
-    with vault.transaction():
-        vault.set(secret_name(program), password())
-        vault.delete(_salt_name(program))
+def forget_salt(vault: SecretStore, program: str) -> None:
+    """With a new password comes a new salt, and with it another hash."""
+    vault.delete(_salt_name(program))
 
 
 def password_file(vault: SecretStore, programs: Iterable[str]) -> bytes:

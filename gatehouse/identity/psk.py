@@ -40,12 +40,6 @@ def probe_key(vault: SecretStore) -> bytes:
     return bytes.fromhex(vault.obtain(secret_name(PROBE), lambda: new_key().hex().encode(), KIND).decode())
 
 
-def rotate(vault: SecretStore, device: str) -> None:
-    """Give a device a new key; its gateway takes it, and no longer the former one, from the next deploy on."""
-    with vault.transaction():
-        vault.set(secret_name(device), new_key().hex(), KIND)
-
-
 def key_file(vault: SecretStore, devices: Iterable[Device]) -> bytes:
     """Return the broker's `psk_file`: a line for each device with a key that is not revoked, and for the suite's."""
     keys = {

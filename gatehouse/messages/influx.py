@@ -48,7 +48,7 @@ class Database:
     """One database (1.x) or bucket (2.x), on one connection that is made again when it is gone.
 
     `url` is `https://NAME:PORT`, `address` where that is if not what the name resolves to, `ca` a PEM file.
-    `credential` is a file with the password or the token, read again for each connection.
+    `credential` is a file with the token, the password, or `USER:PASSWORD`, read again whenever it has changed.
     """
 
     def __init__(
@@ -82,6 +82,7 @@ class Database:
                 {"org": org, "bucket": bucket, "precision": "ns"}, quote_via=quote
             )
         self._headers: dict[str, str] = {}
+        self._shown: tuple[int, ...] = ()
 
     def write(self, lines: Sequence[str]) -> None:
         """Writes points. Raises `Unavailable` or `Rejected`: of what it rejects it may have taken a part."""
@@ -105,11 +106,20 @@ class Database:
         raise Unavailable(why)
 
     def _post(self, body: bytes) -> tuple[int, bytes]:
-        if self._http.sock is None:
-            self._headers = self._authorization()
+        changed = self._state_of_credential()
+        if self._http.sock is None or changed != self._shown:
+            self._headers, self._shown = self._authorization(), changed
         self._http.request("POST", self._path, body, self._headers)
         answer = self._http.getresponse()
         return answer.status, answer.read(10_000)
+
+    def _state_of_credential(self) -> tuple[int, ...]:
+        """Another file, or the same one written anew; the one before where there is none now."""
+        try:
+            found = self._credential.stat()
+        except OSError:
+            return self._shown
+        return found.st_ino, found.st_mtime_ns, found.st_size
 
     def close(self) -> None:
         """Ends the connection; the next write makes another."""
@@ -122,7 +132,8 @@ class Database:
             raise Unavailable(f"{self._credential}: can't be read ({error})") from None
         if self._engine == "influxdb2":
             return {"Authorization": f"Token {secret}", "Content-Type": "text/plain; charset=utf-8"}
-        both = base64.b64encode(f"{self._user}:{secret}".encode()).decode()
+        login = secret if ":" in secret else f"{self._user}:{secret}"
+        both = base64.b64encode(login.encode()).decode()
         return {"Authorization": f"Basic {both}", "Content-Type": "text/plain; charset=utf-8"}
 
 

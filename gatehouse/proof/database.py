@@ -98,9 +98,10 @@ def _seconds(duration: str) -> int:
 
 
 def shows(engine: str, consumer: str, secret: str) -> dict[str, str]:
-    """The headers with which a consumer shows its password (1.x) or token (2.x)."""
+    """The headers with which a consumer shows what is in its file: password or `USER:PASSWORD` (1.x), token (2.x)."""
     if engine == "influxdb1":
-        return _basic(consumer, secret)
+        user, _, password = secret.rpartition(":")
+        return _basic(user or consumer, password)
     return {"Authorization": f"Token {secret}", "Content-Type": "application/json"}
 
 

@@ -28,6 +28,7 @@ _MODULES = {
     "gatehouse.messages.refusal": ROOT / "gatehouse/messages/refusal.py",
     "gatehouse.messages.topics": ROOT / "gatehouse/messages/topics.py",
     "gatehouse.messages.forms": ROOT / "gatehouse/messages/forms.py",
+    "gatehouse.messages.rekey": ROOT / "gatehouse/messages/rekey.py",
     "simulator": Path(__file__).with_name("device.py"),
 }
 _RUN = "/run/simulator"

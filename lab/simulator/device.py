@@ -22,6 +22,8 @@ from typing import Any
 import paho.mqtt.client as mqtt
 
 from gatehouse.messages.forms import LARGEST, sign
+from gatehouse.messages.refusal import MessageError
+from gatehouse.messages.rekey import command_topic, unwrap
 
 Sent = tuple[str, bytes]
 AHEAD = 500  # messages that a device has on the way before it waits for the broker
@@ -33,7 +35,7 @@ class Player:
     def __init__(self, plan: dict[str, Any], device: dict[str, Any], folder: str) -> None:
         self._plan, self._device = plan, device
         self.name = device["name"]
-        self._key = bytes.fromhex(device["hmac"])
+        self._signing = device["number"], bytes.fromhex(device["hmac"])
         # A device that has no memory for a counter begins with the time: it never falls behind itself.
         self._sequence = int(time.time()) << 20
         self._last: Sent | None = None
@@ -56,6 +58,15 @@ class Player:
         self._client.max_inflight_messages_set(100)
         self._client.reconnect_delay_set(1, 2)
         self._client.on_publish = self._published
+        self._client.on_connect = lambda client, *_: client.subscribe(command_topic(self.name), 1)
+        self._client.on_message = self._told
+
+    def _told(self, client: Any, data: Any, message: Any) -> None:
+        """Takes up a new key that it is sent."""
+        with contextlib.suppress(MessageError, UnicodeDecodeError):
+            number, key = self._signing
+            if message.payload:
+                self._signing = unwrap({number: key}, self.name, message.payload.decode("ascii"))
 
     def _published(self, client: Any, data: Any, mid: int) -> None:
         with self._lock:
@@ -105,11 +116,12 @@ class Player:
         if more:
             content["more"] = more
         now_ms = int(1000 * (time.time() - ago))
+        number, mine = self._signing
         made = sign(
-            key or self._key,
+            key or mine,
             topic,
             json.dumps(content).encode(),
-            number=self._device["number"],
+            number=number,
             sequence=self._sequence,
             time_ms=now_ms,
         )

@@ -6,6 +6,8 @@ It listens on loopback alone, with a certificate of the site's PKI, and every re
     intake            writes to the database `gatehouse`, and can do nothing else
     dashboards        reads it, and can do nothing else
 
+While a password is replaced, each has a second user beside it (`intake-2`), and then that one alone.
+
 A consumer reaches it at `https://influxdb.DOMAIN:8086`, which is 127.0.0.1, trusts `CA`, and has its password (1.x) or
 token (2.x) in `credential(NAME)`, a file that its own account alone can read.
 """
@@ -17,13 +19,35 @@ CA = f"{FOLDER}/ca.crt"
 ADDRESS = "127.0.0.1"
 NAME = "gatehouse"
 """The database of 1.x; the organisation and the bucket of 2.x."""
-INTAKE, DASHBOARDS = "intake", "dashboards"
+ADMIN, INTAKE, DASHBOARDS = "admin", "intake", "dashboards"
+ACCOUNTS = (ADMIN, INTAKE, DASHBOARDS)
+_USERS = {ADMIN: "gatehouse-admin", INTAKE: INTAKE, DASHBOARDS: DASHBOARDS}
 INTAKE_ACCOUNT = "gatehouse-intake"
 
 
 def credential(consumer: str) -> str:
-    """The file with a consumer's password or token."""
+    """The file with a consumer's password, `USER:PASSWORD` once it was replaced (1.x), or token (2.x)."""
     return f"{FOLDER}/{consumer}.credential"
+
+
+def secret_name(account: str) -> str:
+    """The name in the vault of an account's login."""
+    return f"influxdb.{account}"
+
+
+def login(account: str, value: str) -> tuple[str, str]:
+    """User and password, from what vault and credential file hold: `USER:PASSWORD`, or the first user's password.
+
+    Each account has two users, of which one is in use: while a password is replaced both let in, and nobody is out.
+    """
+    user, _, password = value.rpartition(":")
+    return user or _USERS[account], password
+
+
+def other_user(account: str, value: str) -> str:
+    """The user that is not in use."""
+    first = _USERS[account]
+    return first if login(account, value)[0] != first else f"{first}-2"
 
 
 def host_name(domain: str) -> str:

@@ -12,10 +12,25 @@ from pyinfra import host, logger
 from pyinfra.api import StringCommand, deploy, operation
 from pyinfra.api.command import PyinfraCommand
 
+from gatehouse.identity import rotation
 from gatehouse.identity.passwords import password
 from gatehouse.site import Site, seconds
 from roles import lifecycle, nftables
-from roles.influxdb import CA, DASHBOARDS, FOLDER, INTAKE, INTAKE_ACCOUNT, NAME, host_name, packages, service
+from roles.influxdb import (
+    ACCOUNTS,
+    ADMIN,
+    CA,
+    DASHBOARDS,
+    FOLDER,
+    INTAKE,
+    INTAKE_ACCOUNT,
+    NAME,
+    host_name,
+    login,
+    packages,
+    secret_name,
+    service,
+)
 from roles.influxdb.facts import Deployed, Differences
 from roles.target import Target
 
@@ -23,7 +38,6 @@ UNIT = service.units[0]
 STEWARD = "/usr/lib/gatehouse/database"
 STATE = "/var/lib/influxdb"
 SANDBOX = f"/etc/systemd/system/{UNIT}.d/50-gatehouse.conf"
-ADMINISTRATOR = "gatehouse-admin"
 PACKAGE = {"influxdb1": "influxdb", "influxdb2": "influxdb2"}
 CONFIGURATION = {"influxdb1": f"{FOLDER}/influxdb.conf", "influxdb2": f"{FOLDER}/config.toml"}
 COMMAND = {"influxdb1": f"/usr/bin/influxd -config {FOLDER}/influxdb.conf", "influxdb2": "/usr/bin/influxd"}
@@ -109,14 +123,16 @@ def settings(target: Target, port: int) -> lifecycle.File:
     """What the steward keeps as declared; it holds the passwords, and root alone reads it."""
     database = target.site.database
     summaries = database.summaries
+    administrator, admins_password = login(ADMIN, secret(target, ADMIN))
     content = {
         "engine": database.engine,
         "port": port,
         "server_name": host_name(target.site.domain),
         "database": NAME,
-        "administrator": ADMINISTRATOR,
-        "password": secret(target, "admin"),
+        "administrator": administrator,
+        "password": admins_password,
         "passwords": {consumer: secret(target, consumer) for consumer in (INTAKE, DASHBOARDS)},
+        "others": {account: others for account in ACCOUNTS if (others := beside(target, account))},
         "accounts": {INTAKE: INTAKE_ACCOUNT, DASHBOARDS: "root"},
         "retention": seconds(database.retention),
         "shard": shard(seconds(database.retention)),
@@ -131,8 +147,14 @@ def settings(target: Target, port: int) -> lifecycle.File:
 
 
 def secret(target: Target, account: str) -> str:
-    """The password of an account; of a consumer of 2.x, which has a token, nothing depends on it."""
-    return target.pki.vault.obtain(f"influxdb.{account}", password, "password").decode()
+    """The login of an account that is in use, as `login` reads it; of a consumer of 2.x a token follows it."""
+    return target.pki.vault.obtain(secret_name(account), password, "password").decode()
+
+
+def beside(target: Target, account: str) -> list[str]:
+    """The logins that are taken beside the one in use, while it is replaced: `USER:PASSWORD`."""
+    _, *others = rotation.accepted(target.pki.vault, secret_name(account))
+    return [":".join(login(account, value.decode())) for value in others]
 
 
 def shard(retention: int) -> int:

@@ -29,7 +29,7 @@ def site_of(gateway_of: Callable[..., Target], **more: object) -> Target:
     ]
     target = gateway_of(iot=LOOPBACK, settings=settings, psk=True, devices=devices, **more)
     for name in NAMES:
-        psk.rotate(target.pki.vault, name)
+        target.pki.vault.set(psk.secret_name(name), psk.new_key().hex(), psk.KIND)
     target.pki.vault.set(psk.secret_name("zero-03"), ZEROS, psk.KIND)
     return target
 
@@ -115,7 +115,7 @@ def test_where_keys_are_asked_for_a_certificate_is_nothing_and_the_other_way_rou
 def test_a_new_key_is_taken_after_a_reload_and_the_former_one_no_more(broker: Broker) -> None:
     vault = broker.target.pki.vault
     former, other = psk.key_of(vault, "sensor-01").hex(), Shown(broker, "sensor-02")
-    psk.rotate(vault, "sensor-01")
+    vault.set(psk.secret_name("sensor-01"), psk.new_key().hex(), psk.KIND)
     reload(broker, psk.key_file(vault, broker.target.site.devices))
     assert Shown(broker, "sensor-01", former).outcome == "alert"
     assert Shown(broker, "sensor-01").outcome == "accepted"

@@ -143,6 +143,11 @@ class _Handler(BaseHTTPRequestHandler):
         if kind == "me":
             return (200, next(iter(self.influx.users.values()))) if who is None else (401, {"message": "unauthorized"})
         body = json.loads(text) if text else {}
+        if kind == "users" and rest[1:] == ["password"] and who is None:
+            self.influx.passwords[self.influx.users[rest[0]]["name"]] = body["password"]
+            # Whoever signed in with the former one is out.
+            self.influx.sessions.clear()
+            return 204, ""
         return self._resource(method, kind, rest[0] if rest else "", given, body, who)
 
     def _setup(self, method: str, text: bytes) -> tuple[int, Any]:

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 GATEWAY = Path(__file__).parent.parent.parent / "roles" / "influxdb" / "gateway"
-MODULES = ("common", "one", "two", "engines", "private", "copies")
+MODULES = ("common", "tokens", "one", "two", "engines", "private", "copies")
 ONE = SimpleNamespace(engine="influxdb1", database="gatehouse")
 TWO = SimpleNamespace(engine="influxdb2", database="gatehouse")
 

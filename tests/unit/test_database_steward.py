@@ -20,7 +20,7 @@ from gatehouse.proof.probes.https import https
 from tests.standins.influxdb2 import DAY, Influx, serving
 
 GATEWAY = Path(__file__).parent.parent.parent / "roles" / "influxdb" / "gateway"
-MODULES = ("common", "one", "two", "engines")
+MODULES = ("common", "tokens", "one", "two", "engines")
 SERVER = "influxdb.home.internal"
 
 
@@ -120,7 +120,9 @@ def test_after_settling_nothing_differs_and_settling_again_changes_nothing(datab
 
 def test_each_consumer_has_a_token_for_one_thing(database: Database) -> None:
     rights = {
-        a["description"]: {(p["action"], p["resource"]["type"], p["resource"]["id"]) for p in a["permissions"]}
+        a["description"].rpartition(" ")[0]: {
+            (p["action"], p["resource"]["type"], p["resource"]["id"]) for p in a["permissions"]
+        }
         for a in database.influx.authorizations.values()
     }
     ids = {bucket["name"]: bucket["id"] for bucket in database.influx.buckets.values()}
@@ -142,7 +144,7 @@ def test_what_was_changed_by_hand_is_seen_and_put_right(database: Database) -> N
         influx.add_authorization(org, "found on the web", [{"action": "read", "resource": {"type": "buckets"}}])
 
     def more() -> None:
-        intake = next(a for a in influx.authorizations.values() if a["description"].endswith("intake"))
+        intake = next(a for a in influx.authorizations.values() if " intake " in a["description"])
         intake["permissions"] = [*intake["permissions"], {"action": "read", "resource": {"type": "buckets"}}]
 
     def endless() -> None:
@@ -170,6 +172,63 @@ def test_a_consumer_that_lost_its_token_gets_another_and_the_old_one_ends(databa
     assert database.influx.authorization(old) is None
     assert database.influx.authorization(database.token("intake"))
     assert database.token("dashboards") == other
+
+
+def test_a_token_is_replaced_with_both_good_until_the_former_one_is_retired(database: Database) -> None:
+    old = database.token("intake")
+    coming = database.described(others={"intake": ["intake:new"]})
+    assert list(database.engine(coming).differences()) == []
+    moved = database.described(passwords={"intake": "new", "dashboards": "-"}, others={"intake": ["intake:-"]})
+    assert list(database.engine(moved).differences())
+    database.engine(moved).settle()
+    new = database.token("intake")
+    assert new != old and database.influx.authorization(old) and database.influx.authorization(new)
+    assert list(database.engine(moved).differences()) == []
+    assert database.engine(moved).takes("intake", "new") and database.engine(moved).takes("intake", "-")
+    retired = database.described(passwords={"intake": "new", "dashboards": "-"})
+    assert list(database.engine(retired).differences()) == ["there is a token that is not declared"]
+    database.engine(retired).settle()
+    assert database.token("intake") == new
+    assert database.engine(retired).takes("intake", "new") and not database.engine(retired).takes("intake", "-")
+    assert database.influx.authorization(old) is None
+
+
+@pytest.mark.parametrize("died", ["_new_token", "put", "keep"])
+def test_a_replacement_that_dies_leaves_a_good_token_in_the_file(
+    database: Database, monkeypatch: pytest.MonkeyPatch, died: str
+) -> None:
+    moved = database.described(passwords={"intake": "new", "dashboards": "-"}, others={"intake": ["intake:-"]})
+
+    class Died(BaseException):
+        pass
+
+    two, common = database.steward["two"], database.steward["common"]
+    owner = {"_new_token": two.Engine, "put": database.steward["tokens"].Shelf, "keep": common}[died]
+    original = getattr(owner, died)
+
+    def dies(*arguments: Any) -> None:
+        if died != "put":
+            original(*arguments)
+        raise Died
+
+    with monkeypatch.context() as patched, pytest.raises(Died):
+        patched.setattr(owner, died, dies)
+        database.engine(moved).settle()
+    assert database.influx.authorization(database.token("intake"))
+    database.engine(moved).settle()
+    assert list(database.engine(moved).differences()) == []
+    assert database.engine(moved).takes("intake", "new")
+
+
+def test_the_administrators_password_is_replaced_and_either_run_gets_in(database: Database) -> None:
+    coming = database.described(others={"admin": ["gatehouse-admin:another"]})
+    assert list(database.engine(coming).differences()) == []
+    moved = database.described(password="another", others={"admin": ["gatehouse-admin:correct-horse"]})
+    for _ in range(2):
+        database.engine(moved).settle()
+        assert list(database.engine(moved).differences()) == []
+    assert database.engine(moved).takes("admin", "another")
+    assert not database.engine(moved).takes("admin", "correct-horse")
 
 
 def test_summaries_that_the_site_no_longer_wants_are_deleted(database: Database) -> None:

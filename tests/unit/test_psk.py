@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from deploy import devices as deploying
 from gatehouse.identity import bundle as bundles
 from gatehouse.identity import psk
 from gatehouse.identity.devicelist import read_list
@@ -123,7 +122,8 @@ def test_a_kind_of_authentication_that_there_is_not_is_refused(house: House) -> 
 def test_a_new_key_comes_into_the_bundle(house: House) -> None:
     former = enrol(house)
     vault = house.vault()
-    psk.rotate(vault, "sensor-01")
+    with vault.transaction():
+        vault.set(psk.secret_name("sensor-01"), psk.new_key().hex(), psk.KIND)
     changed = house.enroller().refresh("sensor-01")
     assert sorted(changed) == ["gatehouse_device.h", "psk.key"]
     fresh = psk.key_of(house.vault(), "sensor-01")
@@ -146,11 +146,3 @@ def test_the_brokers_file_has_who_is_enrolled_and_not_revoked(house: House) -> N
 
 def lines(house: House, found: list[Device]) -> list[str]:
     return psk.key_file(house.vault(), found).decode().splitlines()
-
-
-@pytest.mark.parametrize("name", ["kitchen-01", "nobody"])
-def test_only_a_device_with_a_key_is_given_another(house: House, name: str) -> None:
-    house.enrol("kitchen-01")
-    site = a_site(**PSK, devices=tuple(house.devices().values()))
-    with pytest.raises(deploying.DeviceError, match="no pre-shared key|no such device"):
-        deploying.rotate(site, [name], print)

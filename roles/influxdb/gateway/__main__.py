@@ -6,6 +6,7 @@ settle      makes it as declared
 devices     the names of the devices that something is stored of
 count NAME  how many points of a device a query finds
 erase NAME  deletes them
+tries WHO   reads a login of WHO (`admin`, or a consumer) and prints whether it works: `taken` or `refused`
 backup      writes the whole database to standard output, as a compressed tar
 restore     replaces the whole database by such a tar from standard input
 """
@@ -17,14 +18,14 @@ import sys
 
 import copies
 import private
-from common import Settings, Trouble
+from common import ADMIN, Settings, Trouble
 from engines import engine
 
 
 def main(arguments: list[str]) -> int:
     """Runs one command; the exit status."""
     command, *names = arguments or ["help"]
-    if command not in COMMANDS or len(names) != (command in ("count", "erase")):
+    if command not in COMMANDS or len(names) != (command in ("count", "erase", "tries")):
         print(__doc__, file=sys.stderr)
         return 64
     # Whatever is written is nobody else's, from its first moment on.
@@ -53,7 +54,7 @@ def settle(settings: Settings) -> None:
     """Settles, and looks again."""
     database = engine(settings)
     database.awake()
-    if not database.lets_in(settings.administrator, settings.password):
+    if not database.enters():
         private.renew_administrator(settings)
         database = engine(settings)
         database.awake()
@@ -81,6 +82,13 @@ def erase(settings: Settings, name: str) -> None:
     print(before, database.count(name))
 
 
+def tries(settings: Settings, account: str) -> None:
+    """Whether a login works; it comes on standard input, where no list of processes shows it."""
+    if account != ADMIN and account not in settings.passwords:
+        raise Trouble(f"{account[:64]!r} is nobody that the database knows")
+    print("taken" if engine(settings).takes(account, sys.stdin.read().strip()) else "refused")
+
+
 COMMANDS = {
     "first": private.first,
     "alone": private.alone,
@@ -89,6 +97,7 @@ COMMANDS = {
     "devices": devices,
     "count": count,
     "erase": erase,
+    "tries": tries,
     "backup": copies.backup,
     "restore": copies.restore,
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import grp
+import hashlib
 import http.client
 import json
 import os
@@ -13,11 +14,12 @@ import socket
 import ssl
 import stat
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 FOLDER = Path("/etc/gatehouse/database")
+ADMIN = "admin"
 PATIENCE = 60  # seconds: an engine that has much to read at its start answers late
 # What names a device: its certificate's common name. Nothing else is ever put into a query.
 DEVICE = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
@@ -44,7 +46,11 @@ class Answer(NamedTuple):
 
 @dataclass(frozen=True)
 class Settings:
-    """`settings.json`: durations in seconds, `accounts` says which group may read a consumer's credential."""
+    """`settings.json`: durations in seconds, `accounts` says which group may read a consumer's credential.
+
+    `passwords` are those in use, `others` what is taken beside them while one is replaced: `USER:PASSWORD`, by consumer
+    or `ADMIN`. Where no user is named, the user is called as the consumer is.
+    """
 
     engine: str
     port: int
@@ -57,6 +63,12 @@ class Settings:
     retention: int
     shard: int
     summaries: dict[str, Any] | None
+    others: dict[str, list[str]] = field(default_factory=dict)
+
+    def logins(self, account: str) -> list[tuple[str, str]]:
+        """User and password of a consumer, or of the administrator: the one in use, then what is taken beside it."""
+        first = (self.administrator, self.password) if account == ADMIN else login(account, self.passwords[account])
+        return [first, *(login(account, value) for value in self.others.get(account, ()))]
 
     @classmethod
     def read(cls) -> Settings:
@@ -66,6 +78,12 @@ class Settings:
         except (OSError, ValueError, TypeError) as error:
             # an error of the parser shows where, not what
             raise Trouble(f"{FOLDER}/settings.json: {type(error).__name__} (deploy the gateway again)") from None
+
+
+def login(account: str, value: str) -> tuple[str, str]:
+    """User and password."""
+    user, _, password = value.rpartition(":")
+    return user or account, password
 
 
 class _Connection(http.client.HTTPSConnection):
@@ -150,6 +168,12 @@ def keep(settings: Settings, consumer: str, secret: str) -> None:
         raise
     finally:
         os.close(file)
+
+
+def generation(value: str) -> str:
+    """Tells one credential of the vault from another, and nothing about it: what is hashed is 128 random bits."""
+    password = value.rpartition(":")[2]
+    return hashlib.sha256(b"gatehouse generation\0" + password.encode()).hexdigest()[:8]
 
 
 def device(name: str) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlencode
 
-from common import Answer, Http, Settings, Trouble, device, keep, kept
+from common import ADMIN, Answer, Http, Settings, Trouble, device, keep, kept, login
 
 RIGHTS = {"intake": "WRITE", "dashboards": "READ"}
 MESSAGES, SUMMARIES = "messages", "summaries"
@@ -24,6 +24,7 @@ class Engine:
     def __init__(self, settings: Settings, private: bool = False) -> None:
         self._settings, self._private = settings, private
         self._http = Http(settings, private)
+        self._as = settings.logins(ADMIN)[0]
 
     def awake(self) -> None:
         """Waits until it answers."""
@@ -34,10 +35,10 @@ class Engine:
     def differences(self) -> Iterator[str]:
         """What is not as declared, in words; nothing where all is."""
         here, name = self._settings, self._settings.database
-        if not self.lets_in(here.administrator, here.password):
+        if not all(self.lets_in(*each) for each in here.logins(ADMIN)):
             yield "the administrator's login is refused"
             return
-        wanted = {here.administrator: True, **dict.fromkeys(RIGHTS, False)}
+        wanted = self.wanted_users()
         users = dict(self.rows("SHOW USERS"))
         for user in sorted(users.keys() | wanted.keys()):
             if users.get(user) != wanted.get(user):
@@ -51,20 +52,24 @@ class Engine:
         if SUMMARIES in policies and not here.summaries or self.summarising() != self.wanted_summaries():
             yield "the summaries are not as declared"
         for consumer, right in RIGHTS.items():
-            if consumer in users and self.grants(consumer) != {(name, right)}:
-                yield f"user {consumer} has other rights than declared"
+            for user, password in here.logins(consumer):
+                if user in users and self.grants(user) != {(name, right)}:
+                    yield f"user {user} has other rights than declared"
+                if not self.lets_in(user, password):
+                    yield f"the login of {user} is refused"
             if kept(here, consumer) != here.passwords[consumer]:
                 yield f"the credential of {consumer} is not in its file"
-            if not self.lets_in(consumer, here.passwords[consumer]):
-                yield f"the login of {consumer} is refused"
 
     def settle(self) -> None:
         """Makes all of it as declared."""
         here, name = self._settings, self._settings.database
-        wanted = {here.administrator, *RIGHTS}
+        if not self.enters():
+            raise Trouble("the administrator's login is refused")
+        wanted = self.wanted_users()
         for user, administers in self.rows("SHOW USERS"):
-            if user not in wanted or administers != (user == here.administrator):
+            if administers != wanted.get(user, administers):
                 self.ask(f'DROP USER "{user}"')
+        self._settle_administrators()
         main = self.limits()[MESSAGES]
         if [name] not in self.rows("SHOW DATABASES"):
             self.ask(f'CREATE DATABASE "{name}" WITH DURATION {main[0]}s SHARD DURATION {main[1]}s NAME "{MESSAGES}"')
@@ -84,18 +89,44 @@ class Engine:
             self.ask(f'DROP RETENTION POLICY "{SUMMARIES}" ON "{name}"')
         users = dict(self.rows("SHOW USERS"))
         for consumer, right in RIGHTS.items():
-            password = here.passwords[consumer]
-            if consumer not in users:
-                self.ask(f"CREATE USER \"{consumer}\" WITH PASSWORD '{password}'")
-            elif not self.lets_in(consumer, password):
-                self.ask(f"SET PASSWORD FOR \"{consumer}\" = '{password}'")
-            if self.grants(consumer) != {(name, right)}:
-                self.ask(f'REVOKE ALL PRIVILEGES FROM "{consumer}"')
-                for database, _ in self.grants(consumer):
-                    self.ask(f'REVOKE ALL ON "{database}" FROM "{consumer}"')
-                self.ask(f'GRANT {right} ON "{name}" TO "{consumer}"')
-            if kept(here, consumer) != password:
-                keep(here, consumer, password)
+            for user, password in here.logins(consumer):
+                if user not in users:
+                    self.ask(f"CREATE USER \"{user}\" WITH PASSWORD '{password}'")
+                elif not self.lets_in(user, password):
+                    self.ask(f"SET PASSWORD FOR \"{user}\" = '{password}'")
+                if self.grants(user) != {(name, right)}:
+                    self.ask(f'REVOKE ALL PRIVILEGES FROM "{user}"')
+                    for database, _ in self.grants(user):
+                        self.ask(f'REVOKE ALL ON "{database}" FROM "{user}"')
+                    self.ask(f'GRANT {right} ON "{name}" TO "{user}"')
+            if kept(here, consumer) != here.passwords[consumer]:
+                keep(here, consumer, here.passwords[consumer])
+        # Only when every consumer has its new login is a former one, and one that nobody declared, taken away.
+        for user in users.keys() - wanted.keys():
+            self.ask(f'DROP USER "{user}"')
+
+    def _settle_administrators(self) -> None:
+        users = dict(self.rows("SHOW USERS"))
+        logins = self._settings.logins(ADMIN)
+        for user, password in logins:
+            if user not in users:
+                self.ask(f"CREATE USER \"{user}\" WITH PASSWORD '{password}' WITH ALL PRIVILEGES")
+            elif not self.lets_in(user, password):
+                self.ask(f"SET PASSWORD FOR \"{user}\" = '{password}'")
+        self._as = logins[0]
+
+    def wanted_users(self) -> dict[str, bool]:
+        """The declared users, and whether each is an administrator."""
+        return {user: who == ADMIN for who in (ADMIN, *RIGHTS) for user, _ in self._settings.logins(who)}
+
+    def enters(self) -> bool:
+        """Whether one of the administrator's logins works; what follows uses it."""
+        self._as = next((each for each in self._settings.logins(ADMIN) if self.lets_in(*each)), self._as)
+        return self.lets_in(*self._as)
+
+    def takes(self, account: str, value: str) -> bool:
+        """Whether a login works: the administrator's, or a consumer's."""
+        return self.lets_in(*login(account, value))
 
     def administrate(self) -> None:
         """On a private instance: makes the administrator, or gives it the password of the settings."""
@@ -180,7 +211,7 @@ class Engine:
 
     def ask(self, query: str) -> list[dict[str, Any]]:
         """The results of a query as the administrator. Raises `Trouble`; queries can hold passwords, so not with it."""
-        answer = self._post(query, self._settings.administrator, self._settings.password)
+        answer = self._post(query, *self._as)
         said = answer.json()
         results: list[dict[str, Any]] = said.get("results", [])
         wrong = said.get("error") or next((r["error"] for r in results if "error" in r), "")

@@ -3,6 +3,9 @@
 InfluxDB OSS API v2: /setup, /signin, /buckets, /users, /authorizations, /tasks, /delete, /query. Tokens are stored
 hashed from 2.9 on, so none is ever read back: a consumer whose token is lost gets another. The token of the set-up is
 deleted; the administrator signs in with its password for each task.
+
+A token is called `gatehouse CONSUMER GENERATION`: it follows what the vault has for the consumer, so that a rotation
+there is one here. Which generation a token in a file is of stands beside it, with its hash.
 """
 
 from __future__ import annotations
@@ -15,7 +18,8 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlencode
 
-from common import Answer, Http, Settings, Trouble, device, keep, kept
+from common import ADMIN, Answer, Http, Settings, Trouble, device, generation, kept
+from tokens import Shelf
 
 READY = "/health"
 SUMMARIES = "summaries"
@@ -30,7 +34,8 @@ class Engine:
     def __init__(self, settings: Settings, private: bool = False) -> None:
         self._settings, self._private = settings, private
         self._http = Http(settings, private)
-        self._cookie = ""
+        self._cookie = self._password = ""
+        self._shelf = Shelf(settings)
 
     def awake(self) -> None:
         """Waits until it answers."""
@@ -59,13 +64,14 @@ class Engine:
         both = base64.b64encode(f"{user}:{password}".encode()).decode()
         answer = self._http("POST", "/api/v2/signin", authorization=f"Basic {both}")
         if answer.status == 204:
+            self._password = password
             self._cookie = (answer.headers.get("Set-Cookie") or "").partition(";")[0]
         return answer.status == 204
 
     def differences(self) -> Iterator[str]:
         """What is not as declared, in words; nothing where all is."""
         here = self._settings
-        if not self.lets_in(here.administrator, here.password):
+        if not self.lets_in(*here.logins(ADMIN)[0]):
             yield "the administrator's login is refused"
             return
         for user in self.ask("GET", "/api/v2/users")["users"]:
@@ -80,19 +86,20 @@ class Engine:
             yield "the summaries are not as declared"
         authorizations = self._authorizations()
         for consumer in RIGHTS:
-            mine = [a for a in authorizations if a.get("description") == LABEL + consumer]
+            mine = [a for a in authorizations if a.get("description") == self._label(consumer)]
             if len(mine) != 1 or mine[0]["status"] != "active" or _scope(mine[0]) != self._scope(consumer, buckets):
                 yield f"the token of {consumer} has other rights than declared"
             elif not self._works(consumer):
                 yield f"the token of {consumer} is not in its file"
-        if len(authorizations) > len(RIGHTS):
+        if any(a.get("description") not in self._labels() for a in authorizations):
             yield "there is a token that is not declared"
 
     def settle(self) -> None:
         """Makes all of it as declared."""
         here = self._settings
-        if not self.lets_in(here.administrator, here.password):
+        if not self.enters():
             raise Trouble("the administrator's login is refused")
+        self._settle_administrator()
         for user in self.ask("GET", "/api/v2/users")["users"]:
             if user["name"] != here.administrator:
                 self.ask("DELETE", f"/api/v2/users/{user['id']}")
@@ -101,16 +108,47 @@ class Engine:
         authorizations = self._authorizations()
         good = set()
         for consumer in RIGHTS:
-            mine = [a for a in authorizations if a.get("description") == LABEL + consumer]
+            mine = [a for a in authorizations if a.get("description") == self._label(consumer)]
             right = self._scope(consumer, buckets)
             if len(mine) == 1 and mine[0]["status"] == "active" and _scope(mine[0]) == right and self._works(consumer):
                 good.add(mine[0]["id"])
-                continue
-            keep(here, consumer, self._new_token(consumer, right))
+            else:
+                self._shelf.put(consumer, generation(here.passwords[consumer]), self._new_token(consumer, right))
+            beside = self._labels(consumer) - {self._label(consumer)}
+            good |= {a["id"] for a in authorizations if a.get("description") in beside}
         # Only when every consumer has its new one are the old ones, and those nobody declared, deleted.
         for found in authorizations:
             if found["id"] not in good:
                 self.ask("DELETE", f"/api/v2/authorizations/{found['id']}")
+
+    def _settle_administrator(self) -> None:
+        """Gives it the password in use, where it came in with the one before."""
+        (name, password), came = self._settings.logins(ADMIN)[0], self._password
+        if password != came:
+            found = next(user for user in self.ask("GET", "/api/v2/users")["users"] if user["name"] == name)
+            self.ask("POST", f"/api/v2/users/{found['id']}/password", {"password": password})
+            self._cookie = ""
+
+    def enters(self) -> bool:
+        """Whether one of the administrator's passwords works; the session is then used for what follows."""
+        return any(self.lets_in(*each) for each in self._settings.logins(ADMIN))
+
+    def takes(self, account: str, value: str) -> bool:
+        """Whether a login works: the administrator's, or that of a consumer whose token is of the vault's value."""
+        if account == ADMIN:
+            user, password = self._settings.administrator, value.rpartition(":")[2]
+            return Engine(self._settings).lets_in(user, password)
+        token = self._shelf.token(account, generation(value))
+        return bool(token) and self._knows(str(token))
+
+    def _label(self, consumer: str) -> str:
+        return f"{LABEL}{consumer} {generation(self._settings.passwords[consumer])}"
+
+    def _labels(self, *consumers: str) -> set[str]:
+        """What declared tokens are called, those taken beside the ones in use, too."""
+        others = self._settings.others
+        found = {self._label(consumer) for consumer in consumers or RIGHTS}
+        return found | {f"{LABEL}{c} {generation(v)}" for c in consumers or RIGHTS for v in others.get(c, ())}
 
     def _settle_buckets(self) -> None:
         buckets = self._buckets()
@@ -136,13 +174,17 @@ class Engine:
             {"action": action, "resource": {"type": "buckets", "id": bucket, "orgID": organisation}}
             for action, bucket in sorted(right)
         ]
-        wanted = {"orgID": organisation, "description": LABEL + consumer, "permissions": permissions}
+        wanted = {"orgID": organisation, "description": self._label(consumer), "permissions": permissions}
         return str(self.ask("POST", "/api/v2/authorizations", wanted)["token"])
 
     def _works(self, consumer: str) -> bool:
-        """Whether the token in a consumer's file is one that the database knows: it lists what it may read."""
-        token = kept(self._settings, consumer)
-        return bool(token) and self._http("GET", "/api/v2/buckets", authorization=f"Token {token}").status == 200
+        """Whether the token in a consumer's file is the one in use, and one that the database knows."""
+        token = self._shelf.token(consumer, generation(self._settings.passwords[consumer]))
+        return token is not None and token == kept(self._settings, consumer) and self._knows(token)
+
+    def _knows(self, token: str) -> bool:
+        """Whether the database knows a token: it lists what it may read."""
+        return self._http("GET", "/api/v2/buckets", authorization=f"Token {token}").status == 200
 
     # data
 
@@ -235,7 +277,7 @@ class Engine:
         return self._ok(self._request(method, path, body), f"{method} {path.partition('?')[0]}").json()
 
     def _request(self, method: str, path: str, body: Any) -> Answer:
-        if not self._cookie and not self.lets_in(self._settings.administrator, self._settings.password):
+        if not self._cookie and not self.enters():
             raise Trouble("the administrator's login is refused")
         fields = {"cookie": self._cookie, "content_type": "application/json"}
         return self._http(method, path, json.dumps(body) if body is not None else b"", **fields)
