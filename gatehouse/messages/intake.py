@@ -36,6 +36,7 @@ LINGER = 0.05  # seconds that a message waits for others to be written with it
 SETTLING = 2.0  # seconds
 LOOK = 1.0  # seconds between two looks at the file with the keys
 FAREWELL = 10.0  # seconds for the last batch
+CLOCK_PATIENCE = 180.0  # seconds that the gateway's clock has to be set after a start
 
 
 class Source(Protocol):
@@ -86,6 +87,7 @@ class Intake:
     def run(self) -> None:
         """Takes messages until it is stopped; goes on whatever becomes of broker and database."""
         try:
+            self._await_clock()
             self._take_all()
             self._hand_over()
         finally:
@@ -95,6 +97,16 @@ class Intake:
         self._state.close()
         self._counts.values["connected"] = 0
         self._counts.write()
+
+    def _await_clock(self) -> None:
+        """A gateway without a battery for its clock starts in the past: all that is new would be from the future."""
+        until = time.monotonic() + CLOCK_PATIENCE
+        ahead_ms = 1000 * self._settings.messages.max_ahead
+        while not self._stopping and time.monotonic() < until and _now_ms() + ahead_ms < self._settled_ms:
+            self._counts.tell("clock", "the clock is behind the last messages: they wait at the broker until it is set")
+            self._counts.write()
+            time.sleep(0.2)
+        self._settled_ms = min(self._settled_ms, _now_ms())
 
     def _take_all(self) -> None:
         pause = 0.2
