@@ -266,6 +266,18 @@ def rotate(_: Context, only: list[str], site: str = "lab", dry: bool = False) ->
     sys.exit("\n".join(outcome.failed) if outcome.failed else 0)
 
 
+@task(help={**SITE, "json": "print JSON instead of the table"})
+@told
+def credentials(_: Context, site: str = "lab", json: bool = False) -> None:
+    """List a site's secrets, none of their values: age, when each is to be replaced and by what, who uses it."""
+    from deploy import vaults
+    from gatehouse.identity import ages
+
+    where = _site(site)
+    rows = ages.rows(ages.ages(where, vaults.open_vault(where)), datetime.datetime.now(datetime.UTC))
+    print(dumps(rows, indent=1) if json else "\n".join(ages.table(rows)))
+
+
 @task(
     iterable=["name"],
     help={
@@ -721,6 +733,7 @@ def firmware_show(_: Context, manifest: str, site: str = "lab", image: str = "")
 
 namespace = Collection(
     bundle,
+    credentials,
     devices,
     enroll,
     harden,

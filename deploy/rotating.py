@@ -69,7 +69,7 @@ def _chosen(site: Site, only: Sequence[str], known: dict[str, Mover], keys: dict
     wanted = [
         name
         for name in every
-        if (any(fnmatchcase(name, p) for p in only) if only else name in keys or not known[name].cuts_off)
+        if (any(fnmatchcase(name, p) for p in only) if only else name in keys or not known[name].asked_for)
     ]
     return list(dict.fromkeys([*begun, *wanted]))
 
@@ -93,7 +93,7 @@ def _replace(gateways: Gateways, mover: Mover, outcome: Outcome, say: Say) -> No
         return
     outcome.replaced.append(mover.name)
     say(f"{mover.name}: replaced; the former one is refused")
-    if mover.cuts_off:
+    if mover.handover:
         say(f"{mover.name}: its owner needs the new one: {mover.handover}")
 
 

@@ -11,24 +11,15 @@ from collections.abc import Mapping
 from typing import Any, Literal
 from urllib.parse import quote, urlencode
 
+from gatehouse.proof import defaults
 from gatehouse.proof.observation import Observation
 
 Probe = dict[str, Any]
 Verdict = Literal["allowed", "refused", "no answer"]
 INTAKE, DASHBOARDS = "intake", "dashboards"
-# What such services are set up with, by their makers, by tutorials, and in the lists of those who try.
-DEFAULTS = (
-    ("admin", "admin"),
-    ("root", "root"),
-    ("influxdb", "influxdb"),
-    ("influx", "influx"),
-    ("admin", "password"),
-    ("admin", "influxdb"),
-    ("grafana", "grafana"),
-)
 EMPTY = (("admin", ""), ("root", ""), ("gatehouse-admin", ""), (INTAKE, ""), (DASHBOARDS, ""), ("", ""))
 WRONG = ((INTAKE, "not-its-password"), (DASHBOARDS, "not-its-password"), ("gatehouse-admin", "gatehouse-admin"))
-CASES = {"default": DEFAULTS, "empty": EMPTY, "wrong": WRONG}
+CASES = {"default": defaults.of("influxdb"), "empty": EMPTY, "wrong": WRONG}
 
 
 def questions(engine: str, name: str, server: Mapping[str, Any], credentials: Mapping[str, str]) -> list[Probe]:

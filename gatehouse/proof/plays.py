@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from gatehouse.identity.renewal import certificate_topic, request_topic
+from gatehouse.proof import defaults
 from gatehouse.proof.credentials import CUT_OFF, OBSERVER, OTHER_PROBE, PROBE, Shown
 
 Probe = dict[str, Any]
@@ -188,6 +189,11 @@ def programs(server: Mapping[str, Any], name: str, password: str, own: str) -> l
             ]
         asked = {"id": f"programs:{case}", "kind": "mqtt", **server, "credentials": {"given": credentials}}
         probes.append({**asked, "steps": steps})
+    # One after the other, each once.
+    guesses = {f"guess {number}": dict(zip(("username", "password"), login, strict=True))
+               for number, login in enumerate(defaults.of("broker"))}  # fmt: skip
+    steps = [{"do": "connect", "as": name, "with": name, "client_id": ""} for name in guesses]
+    probes.append({"id": "programs:default", "kind": "mqtt", **server, "credentials": guesses, "steps": steps})
     return probes
 
 

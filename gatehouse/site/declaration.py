@@ -58,12 +58,18 @@ class Flow(Declaration):
 
 
 class Secret(Declaration):
-    """A credential of a service: how often it is renewed (days) and who must follow when it is."""
+    """A credential of a service: how often it is renewed (days) and who must follow when it is.
+
+    `kept` is its name in the vault, `*` for any number of characters; without it that is `name`. `replaced_by` is the
+    command that does it: `harden` by itself, when two thirds of a certificate's life are over; the others when told to.
+    """
 
     name: str
     kind: Literal["certificate", "key", "password", "token"]
     rotation_days: int = Field(ge=1)
     consumers: tuple[str, ...] = ()
+    kept: str = ""
+    replaced_by: Literal["harden", "rotate", "ca.move-to-backup-key"] = "rotate"
 
 
 class ClosedPort(Declaration):

@@ -364,8 +364,21 @@ SABOTAGES = (
         name="any-password",
         title="Programs need no password: a name is enough",
         breaks="broker '/^password_file/d; s/^allow_anonymous false/allow_anonymous true/'",
-        catches=("programs.refuses-{wrong-password,empty-password,no-password,another-name}",),
+        catches=("programs.refuses-{wrong-password,empty-password,no-password,another-name,default}",),
         may={"programs.confined": "who says its name ends its session"},
+        apart_from=_NEED_THE_BROKER,
+    ),
+    Sabotage(
+        name="broker-default-password",
+        title="The broker knows a user with a password out of a tutorial",
+        breaks="""
+            mosquitto_passwd -b $CREDENTIALS/passwords admin admin
+            chown root:mosquitto $CREDENTIALS/passwords
+            chmod 0640 $CREDENTIALS/passwords
+            systemctl reload mosquitto.service
+            sleep 1
+        """,
+        catches=("programs.refuses-default",),
         apart_from=_NEED_THE_BROKER,
     ),
     Sabotage(

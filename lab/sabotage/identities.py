@@ -70,6 +70,32 @@ with vault.transaction():
         vault.delete(name)
 """
 
+_LONG_UNCHANGED = """
+import dataclasses, sys
+from deploy import vaults
+from deploy.inventory import ROOT
+from gatehouse.site import load
+
+vault = vaults.open_vault(load(sys.argv[1], ROOT))
+with vault.transaction():
+    entry = vault.about("influxdb.intake")
+    vault.set("probe/age", entry.created, "record")
+    vault._entries["influxdb.intake"] = dataclasses.replace(entry, created="2020-01-01T00:00:00Z")
+"""
+_YOUNG_AGAIN = """
+import dataclasses, sys
+from deploy import vaults
+from deploy.inventory import ROOT
+from gatehouse.site import load
+
+vault = vaults.open_vault(load(sys.argv[1], ROOT))
+with vault.transaction():
+    if "probe/age" in vault:
+        entry = vault.about("influxdb.intake")
+        vault._entries["influxdb.intake"] = dataclasses.replace(entry, created=vault.get_text("probe/age"))
+        vault.delete("probe/age")
+"""
+
 _GHOST = """
 import socket, ssl, sys, time
 context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -242,6 +268,13 @@ SABOTAGES = (
         here=f"{_WITH_THE_VAULT}<<'X'\n{_OLD_AUTHORITY}X\n",
         catches=("identities.authorities",),
         ends_here=f"{_WITH_THE_VAULT}<<'X'\n{_NO_OLD_AUTHORITY}X\n",
+    ),
+    Sabotage(
+        name="forgotten-rotation",
+        title="A password was not replaced for years",
+        here=f"{_WITH_THE_VAULT}<<'X'\n{_LONG_UNCHANGED}X\n",
+        catches=("credentials.fresh",),
+        ends_here=f"{_WITH_THE_VAULT}<<'X'\n{_YOUNG_AGAIN}X\n",
     ),
     # Whatever makes the broker read its files again undoes these, so they are the last.
     Sabotage(

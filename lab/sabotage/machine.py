@@ -27,6 +27,20 @@ SABOTAGES = (
         may={"ssh.no-root": "root is offered a password as well"},
     ),
     Sabotage(
+        name="ssh-default-password",
+        title="An account with the password that its maker gave it may log in by SSH",
+        breaks="""
+            id pi >/dev/null 2>&1 || useradd --create-home --shell /bin/sh pi
+            echo pi:raspberry | chpasswd
+            sshd 's/^AllowUsers .*/& pi/'
+            sshd '$a Match User pi\\nPasswordAuthentication yes\\nAuthenticationMethods any'
+        """,
+        ends="userdel --remove pi 2>/dev/null || true",
+        catches=("ssh.refuses-default",),
+        may={"host.accounts": "an account with a password"},
+        apart_from=("ssh-passwords", "ssh-any-key"),
+    ),
+    Sabotage(
         name="ssh-root",
         title="root may log in with the administrator's key",
         breaks="""

@@ -95,8 +95,21 @@ service = Service(
         ),
     ),
     secrets=(
-        Secret(name="server key", kind="key", rotation_days=365, consumers=("influxdb",)),
-        Secret(name="server certificate", kind="certificate", rotation_days=240, consumers=("influxdb",)),
+        Secret(
+            name="server key",
+            kind="key",
+            rotation_days=365,
+            consumers=("influxdb",),
+            kept="server/influxdb-*/key",
+        ),
+        Secret(
+            name="server certificate",
+            kind="certificate",
+            rotation_days=245,
+            consumers=("influxdb",),
+            kept="server/influxdb-*/certificate",
+            replaced_by="harden",
+        ),
         Secret(name="influxdb.admin", kind="password", rotation_days=365, consumers=("influxdb",)),
         Secret(name="influxdb.intake", kind="password", rotation_days=180, consumers=("influxdb", "intake")),
         Secret(name="influxdb.dashboards", kind="password", rotation_days=180, consumers=("influxdb", "dashboards")),

@@ -28,8 +28,27 @@ service = Service(
         ),
     ),
     secrets=(
-        Secret(name="devices' HMAC keys", kind="key", rotation_days=365, consumers=("intake",)),
-        Secret(name="client key", kind="key", rotation_days=365, consumers=("intake",)),
-        Secret(name="client certificate", kind="certificate", rotation_days=240, consumers=("intake",)),
+        Secret(
+            name="devices' HMAC keys",
+            kind="key",
+            rotation_days=365,
+            consumers=("intake", "the device"),
+            kept="devices/*/hmac/*",
+        ),
+        Secret(
+            name="client key",
+            kind="key",
+            rotation_days=365,
+            consumers=("intake", "mosquitto"),
+            kept="client/gatehouse-intake/key",
+        ),
+        Secret(
+            name="client certificate",
+            kind="certificate",
+            rotation_days=245,
+            consumers=("intake", "mosquitto"),
+            kept="client/gatehouse-intake/certificate",
+            replaced_by="harden",
+        ),
     ),
 )

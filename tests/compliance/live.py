@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import shutil
+import socket
 import subprocess
 import tempfile
 import time
@@ -15,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import paramiko
 import testinfra
 from testinfra.host import Host
 
@@ -199,6 +201,26 @@ class Live:
         return subprocess.run(
             command, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL, check=False
         )
+
+    def guess(self, user: str, passwords: Iterable[str]) -> str:
+        """Tries passwords over one new connection: `let in`, `refused`, or what came in between."""
+        given = self._connection
+        try:
+            with socket.create_connection((given["ssh_hostname"], given["ssh_port"]), 10) as wire:
+                transport = paramiko.Transport(wire)
+                try:
+                    transport.start_client(timeout=10)
+                    for password in passwords:
+                        try:
+                            transport.auth_password(user, password, fallback=False)
+                            return "let in"
+                        except paramiko.AuthenticationException:
+                            continue
+                    return "refused"
+                finally:
+                    transport.close()
+        except (OSError, EOFError, paramiko.SSHException) as error:
+            return f"{type(error).__name__}: {error}"
 
     @property
     def same_connection(self) -> tuple[str, str]:

@@ -41,6 +41,21 @@ def test_a_program_without_its_own_password_is_refused(played, case, evidence):
             cannot_prove(f"not even the right password is taken: {step['outcome']}")
 
 
+@pytest.mark.controls("ETSI-EN-303-645-v3.1.3:5.1-1", "OWASP-IoT-Top10-2018:I1")
+@pytest.mark.check("programs.refuses-default")
+def test_the_logins_that_attackers_try_first_are_refused(played, evidence):
+    """What makers and tutorials set a broker up with is refused, each tried once, where the right password gets in."""
+    for seen in played("default"):
+        for step in seen.result["steps"]:
+            note_step(evidence, seen, step)
+            shown = seen.probe["credentials"][step["with"]]
+            assert step["outcome"] != "accepted", f"{seen.target}: let in as {shown['username']}, by a default password"
+            assert step["outcome"] in ("denied", "cut"), f"no answer that says no: {step['outcome']}"
+    for _, step in connected(played, evidence, "right"):
+        if step["outcome"] != "accepted":
+            cannot_prove(f"not even the right password is taken: {step['outcome']}")
+
+
 @pytest.mark.controls("OWASP-ISVS-1.0+main-2026-06:4.2.2", "OWASP-IoT-Top10-2018:I3", "IEC-62443-3-3/4-2:FR2")
 @pytest.mark.check("programs.confined")
 def test_a_program_writes_and_reads_what_the_site_gives_it_and_nothing_else(played, evidence):

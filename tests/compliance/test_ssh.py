@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import subprocess
+import time
+from itertools import groupby
 
 import pytest
 
+from gatehouse.proof import defaults
 from gatehouse.proof.plugin import cannot_prove
 from gatehouse.site import MANAGEMENT
 
@@ -82,6 +85,30 @@ def test_an_unknown_key_is_refused_and_no_password_is_asked_for(live, evidence, 
     note_login(evidence, live, done, f"login as {live.site.ssh.user} with a new key, or a password", live.name)
     assert done.returncode != 0, "a key that nobody has allowed logs in"
     assert refused_with_key_only(done), f"not refused with keys as the only way: {said(done)}"
+    suite_is_logged_in(live, evidence)
+
+
+@pytest.mark.controls("ETSI-EN-303-645-v3.1.3:5.1-1", "OWASP-IoT-Top10-2018:I1")
+@pytest.mark.check("ssh.refuses-default")
+def test_the_logins_that_attackers_try_first_are_refused(live, evidence):
+    """What makers set such machines up with is refused, each tried once; the administrator logs in right after it."""
+    for user, passwords in groupby(defaults.of("ssh"), key=lambda login: login[0]):
+        tried = [password for _, password in passwords]
+        got = live.guess(user, tried)
+        sent = f"login as {user} with {len(tried)} default passwords"
+        evidence({"from": "operator", "to": live.name, "sent": sent, "got": got})
+        assert got != "let in", f"{user} logs in with a default password"
+        if got != "refused":
+            cannot_prove(f"no answer that says no to {user}: {got}")
+    # OpenSSH 9.8 and later shuts out who guesses, for a moment.
+    for _ in range(20):
+        done = live.login(user=live.site.ssh.user)
+        if done.returncode == 0:
+            break
+        time.sleep(2)
+    note_login(evidence, live, done, f"login as {live.site.ssh.user} with the administrator's key", live.name)
+    if done.returncode != 0:
+        cannot_prove(f"not even the administrator logs in: {said(done)}")
     suite_is_logged_in(live, evidence)
 
 

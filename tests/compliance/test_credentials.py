@@ -1,0 +1,31 @@
+"""The site's secrets: none is older than its service declares, and no replacement was left half-way."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+
+from deploy import vaults
+from gatehouse.identity import ages
+from gatehouse.proof.plugin import cannot_prove
+
+
+@pytest.mark.controls("ETSI-EN-303-645-v3.1.3:5.1-4", "ETSI-EN-303-645-v3.1.3:5.5-8")
+@pytest.mark.check("credentials.fresh")
+def test_no_secret_is_overdue_and_none_is_replaced_half_way(site, evidence, warn):
+    """By the vault: each declared secret was replaced in time, and what was begun was ended within two weeks."""
+    now = datetime.now(UTC)
+    found = ages.ages(site, vaults.open_vault(site))
+    if not found:
+        cannot_prove("the vault has none of the secrets that services declare")
+    oldest = min(found, key=lambda age: age.due)
+    evidence({"from": "vault", "sent": f"ages of {len(found)} secrets", "got": f"next: {oldest.name}, {oldest.due:%F}"})
+    wrong = {name: [age for age in found if age.state(now) == name] for name in ("overdue", "unfinished", "due")}
+    for age in wrong["overdue"]:
+        pytest.fail(f"{age.name}: was to be replaced by {age.due:%Y-%m-%d} (`./kit {age.secret.replaced_by}`)")
+    for age in wrong["unfinished"]:
+        pytest.fail(f"{age.name}: its replacement was begun on {age.begun:%Y-%m-%d} and not ended (`./kit rotate`)")
+    if wrong["due"]:
+        first = min(wrong["due"], key=lambda age: age.due)
+        warn(f"{len(wrong['due'])} secrets are due, '{first.name}' since {first.due:%Y-%m-%d}: replace them")
