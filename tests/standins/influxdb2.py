@@ -143,7 +143,7 @@ class _Handler(BaseHTTPRequestHandler):
         if kind == "me":
             return (200, next(iter(self.influx.users.values()))) if who is None else (401, {"message": "unauthorized"})
         body = json.loads(text) if text else {}
-        if kind == "users" and rest[1:] == ["password"] and who is None:
+        if kind == "users" and rest[1:] == ["password"] and (who is None or self._sees_users(who)):
             self.influx.passwords[self.influx.users[rest[0]]["name"]] = body["password"]
             # Whoever signed in with the former one is out.
             self.influx.sessions.clear()
@@ -165,7 +165,9 @@ class _Handler(BaseHTTPRequestHandler):
             org, asked["bucket"], [{"everySeconds": asked.get("retentionPeriodSeconds", 0)}]
         )
         everything = [
-            {"action": a, "resource": {"type": t}} for a in ("read", "write") for t in ("authorizations", "buckets")
+            {"action": a, "resource": {"type": t}}
+            for a in ("read", "write")
+            for t in ("authorizations", "buckets", "users")
         ]
         auth = self.influx.add_authorization(org, f"{asked['username']}'s Token", everything)
         return 201, {"user": user, "org": {"id": org, "name": asked["org"]}, "bucket": bucket, "auth": auth}
@@ -193,6 +195,11 @@ class _Handler(BaseHTTPRequestHandler):
         if found is None:
             raise Refused(401, "unauthorized access")
         return found
+
+    def _sees_users(self, who: dict[str, Any] | None) -> bool:
+        """Whether others are shown: to a token for users, and to a session while there is such a token."""
+        tokens = self.influx.authorizations.values() if who is None else [who]
+        return any(p["resource"]["type"] == "users" for token in tokens for p in token["permissions"])
 
     def _may(self, who: dict[str, Any] | None, action: str, bucket: dict[str, Any]) -> bool:
         return who is None or any(
@@ -253,8 +260,10 @@ class _Handler(BaseHTTPRequestHandler):
             seen = [
                 entry
                 for entry in shelf.values()
-                if who is None or (kind == "buckets" and self._may(who, "read", entry))
+                if who is None or (kind == "buckets" and self._may(who, "read", entry)) or kind == "users"
             ]
+            if kind == "users" and not self._sees_users(who):
+                seen = seen[:1] if who is None else []
             shown = [{k: v for k, v in entry.items() if k != "hash"} for entry in seen]
             return 200, {kind: [entry for entry in shown if entry.get("name") == given.get("name", entry.get("name"))]}
         if who is not None:

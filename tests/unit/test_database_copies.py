@@ -134,3 +134,28 @@ def archive(members: dict[str, bytes]) -> bytes:
             member.size = len(content)
             out.addfile(member, io.BytesIO(content))
     return buffer.getvalue()
+
+
+def test_the_token_that_lets_the_administrator_in_again_is_read_from_influxds_table(
+    copies: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    private = importlib.import_module("private")
+    # As 2.9.1 prints it: tabs fill the columns, and only the new token can be read.
+    table = (
+        "ID\t\tUser Name\tUser ID\t\tDescription\t\tToken\t\tPermissions\n"
+        "11b0\tgatehouse-admin\t11b2\tgatehouse intake d182\t\tREDACTED\t\t[write:orgs/b3/buckets/38]\n"
+        "11b4\tgatehouse-admin\t11b2\tgatehouse-admin's Recovery Token\ty3EC==\t[read:users write:users]\n"
+    )
+    asked: list[list[str]] = []
+
+    def run(command: list[str], **_: Any) -> Any:
+        asked.append(command)
+        return subprocess.CompletedProcess(command, 0, table, "")
+
+    monkeypatch.setattr(private.subprocess, "run", run)
+    settings = SimpleNamespace(administrator="gatehouse-admin", database="gatehouse", password="secret")
+    assert private._operator(settings) == "y3EC=="
+    assert "secret" not in asked[0]
+    table = "ID\tUser Name\n"
+    with pytest.raises(private.Trouble, match="makes no token"):
+        private._operator(settings)

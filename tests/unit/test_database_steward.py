@@ -107,7 +107,7 @@ def test_a_new_database_is_set_up_once_and_its_first_token_is_gone(fresh: Databa
     fresh.engine().administrate()
     assert [user["name"] for user in fresh.influx.users.values()] == ["gatehouse-admin"]
     assert fresh.influx.authorizations == {}
-    with pytest.raises(fresh.steward["common"].Trouble, match="administrator's password"):
+    with pytest.raises(fresh.steward["common"].Trouble, match="knows no user gatehouse-admin"):
         fresh.engine().administrate()
 
 
@@ -139,6 +139,7 @@ def test_what_was_changed_by_hand_is_seen_and_put_right(database: Database) -> N
 
     def stranger() -> None:
         influx.users["x"] = {"id": "x", "name": "guest"}
+        influx.add_authorization(org, "who made it", [{"action": "write", "resource": {"type": "users"}}])
 
     def token() -> None:
         influx.add_authorization(org, "found on the web", [{"action": "read", "resource": {"type": "buckets"}}])
@@ -162,6 +163,19 @@ def test_what_was_changed_by_hand_is_seen_and_put_right(database: Database) -> N
         change()
         assert list(engine.differences()), change
         engine.settle()
+    assert [user["name"] for user in influx.users.values()] == ["gatehouse-admin"]
+
+
+def test_an_administrator_whose_password_is_not_the_settings_is_let_in_again(database: Database) -> None:
+    org = next(iter(database.influx.orgs.values()))
+    everything = [{"action": "write", "resource": {"type": "users"}}]
+    operator = database.influx.add_authorization(org, "gatehouse-admin's Recovery Token", everything)["token"]
+    later = database.described(password="of-another-year")
+    assert not database.engine(later).enters()
+    database.engine(later).readmit(operator)
+    assert database.influx.authorization(operator) is None
+    assert list(database.engine(later).differences()) == []
+    assert not database.engine().enters()
 
 
 def test_a_consumer_that_lost_its_token_gets_another_and_the_old_one_ends(database: Database) -> None:

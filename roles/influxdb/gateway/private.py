@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import two
 from common import FOLDER, Settings, Trouble
 from engines import engine
 
@@ -45,12 +46,15 @@ def enclose() -> None:
 
 def first(settings: Settings) -> None:
     """Before the unit listens: makes the administrator, unless the database knows one already."""
-    try:
-        known = settings.administrator.encode() in ACCOUNTS[settings.engine].read_bytes()
-    except FileNotFoundError:
-        known = False
-    if not known:
+    if not _known(settings):
         _apart()
+
+
+def _known(settings: Settings) -> bool:
+    try:
+        return settings.administrator.encode() in ACCOUNTS[settings.engine].read_bytes()
+    except FileNotFoundError:
+        return False
 
 
 def renew_administrator(settings: Settings) -> None:
@@ -74,10 +78,31 @@ def alone(settings: Settings) -> None:
     if os.stat("/proc/self/ns/net").st_ino == os.stat("/proc/1/ns/net").st_ino:
         raise Trouble("a private instance needs a network of its own")
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+    operator = _operator(settings) if settings.engine == "influxdb2" and _known(settings) else ""
     with _instance(settings):
         database = engine(settings, private=True)
         database.awake()
-        database.administrate()
+        if isinstance(database, two.Engine) and operator:
+            database.readmit(operator)
+        else:
+            database.administrate()
+
+
+def _operator(settings: Settings) -> str:
+    """A token of 2.x that may do everything, made on the disk while nothing runs there; it is in no argument."""
+    command = ["/usr/bin/influxd", "recovery", "auth", "create-operator", "--bolt-path", str(ACCOUNTS["influxdb2"])]
+    made = subprocess.run(
+        [*command, "--username", settings.administrator, "--org", settings.database],
+        env={"PATH": "/usr/bin:/bin", "HOME": str(STATE)}, user=USER, group=USER, extra_groups=[], umask=0o077, cwd="/",
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    rows = [
+        line.split("\t") for line in made.stdout.splitlines() if f"{settings.administrator}{two.RECOVERY}\t" in line
+    ]
+    if made.returncode or not rows:
+        raise Trouble("influxd makes no token to let the administrator in again (look at `journalctl -u influxdb`)")
+    # Columns are as wide as what is in them: empty ones are only more tabs. The last row is the newest.
+    return [word for word in rows[-1] if word][4]
 
 
 @contextlib.contextmanager

@@ -24,6 +24,8 @@ from tokens import Shelf
 READY = "/health"
 SUMMARIES = "summaries"
 LABEL = "gatehouse "
+# What influxd adds to a user's name, to call the token that `influxd recovery auth create-operator` makes.
+RECOVERY = "'s Recovery Token"
 ALWAYS = "range(start: 1677-09-22T00:00:00Z, stop: 2262-04-11T00:00:00Z)"
 RIGHTS = {"intake": "write", "dashboards": "read"}
 
@@ -47,7 +49,7 @@ class Engine:
         """On a private instance: sets it up, and deletes the token that comes with that."""
         here = self._settings
         if not self._http("GET", "/api/v2/setup").json().get("allowed"):
-            raise Trouble("the administrator's password is not the vault's (`influxd recovery user update` sets it)")
+            raise Trouble(f"it is set up, and knows no user {here.administrator} (restore a backup of this site's)")
         given = {
             "username": here.administrator,
             "password": here.password,
@@ -58,6 +60,17 @@ class Engine:
         self._ok(self._http("POST", "/api/v2/setup", json.dumps(given), content_type="application/json"), "set-up")
         for found in self._authorizations():
             self.ask("DELETE", f"/api/v2/authorizations/{found['id']}")
+
+    def readmit(self, operator: str) -> None:
+        """On a private instance: gives the administrator the settings' password, and ends the operator's token."""
+        here, fields = self._settings, {"authorization": f"Token {operator}", "content_type": "application/json"}
+        users = self._ok(self._http("GET", "/api/v2/users", **fields), "its users").json()["users"]
+        (identity,) = (user["id"] for user in users if user["name"] == here.administrator)
+        password = json.dumps({"password": here.password})
+        self._ok(self._http("POST", f"/api/v2/users/{identity}/password", password, **fields), "a password")
+        for found in self._authorizations():
+            if found.get("description") == f"{here.administrator}{RECOVERY}":
+                self.ask("DELETE", f"/api/v2/authorizations/{found['id']}")
 
     def lets_in(self, user: str, password: str) -> bool:
         """Whether a sign-in works; the session is then used for what follows."""
@@ -74,6 +87,7 @@ class Engine:
         if not self.lets_in(*here.logins(ADMIN)[0]):
             yield "the administrator's login is refused"
             return
+        # It shows others only while there is a token that may see them; without one nobody can make any.
         for user in self.ask("GET", "/api/v2/users")["users"]:
             if user["name"] != here.administrator:
                 yield f"user {user['name']} is not declared"
@@ -199,7 +213,8 @@ class Engine:
         """How many points of a device a query finds, in all buckets."""
         flux = (
             f'from(bucket: "{{bucket}}") |> {ALWAYS}'
-            f' |> filter(fn: (r) => r.device == "{device(name)}") |> count() |> group() |> sum()'
+            f' |> filter(fn: (r) => r.device == "{device(name)}") |> count()'
+            ' |> group(columns: ["_measurement", "device", "kind"]) |> max() |> group() |> sum()'
         )
         return sum(
             int(row["_value"]) for bucket in self.limits() for row in self._query(flux.replace("{bucket}", bucket))
