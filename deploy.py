@@ -1,6 +1,6 @@
 """What `pyinfra INVENTORY deploy.py` runs: the layers of a gateway, in order."""
 
-from deploy import foundation, messaging, network, telemetry
+from deploy import foundation, messaging, network, telemetry, web
 from deploy.session import begin
 
 target = begin()
@@ -8,3 +8,4 @@ foundation.apply(target)
 network.apply(target)
 messaging.apply(target)
 telemetry.apply(target)
+web.apply(target)

@@ -14,6 +14,7 @@ from gatehouse.identity.csr import read_csr
 from gatehouse.identity.leaf import spki
 from gatehouse.identity.names import NameRefused, check_device_name
 from gatehouse.site import Device, Site
+from gatehouse.site.pages import labels
 from gatehouse.site.validation import entry_problems, place_problems
 
 _LONGEST_MODEL = 64
@@ -64,7 +65,9 @@ class Judge:
     def __init__(self, site: Site, domain_of_devices: str) -> None:
         self._site = site
         self._domain = domain_of_devices
-        self._reserved = frozenset({*(service.name for service in site.services), *site.gateways})
+        self._reserved = frozenset(
+            {*(service.name for service in site.services), *site.gateways, *labels(site.services)}
+        )
 
     def sort(self, requests: Iterable[Request], registry: Mapping[str, Mapping[str, Any]]) -> Sorted:
         """Sort requests, given the registry's entries by name. Of two that ask for the same thing the first gets it."""

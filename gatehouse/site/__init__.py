@@ -1,6 +1,6 @@
 """The model of a site, and the policy derived from it."""
 
-from gatehouse.site.declaration import ClosedPort, Flow, Listener, Secret, Service
+from gatehouse.site.declaration import ClosedPort, Flow, Listener, Page, Secret, Service
 from gatehouse.site.loading import load
 from gatehouse.site.loading import names as site_names
 from gatehouse.site.model import INTERNET, MANAGEMENT, Device, Gateway, Network, Program, Segment, Site, seconds
@@ -19,6 +19,7 @@ __all__ = [
     "InputRule",
     "Listener",
     "Network",
+    "Page",
     "Policy",
     "Problem",
     "Program",

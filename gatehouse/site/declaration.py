@@ -80,11 +80,26 @@ class ClosedPort(Declaration):
     reason: str
 
 
+class Page(Declaration):
+    """What the HTTPS front passes on to a listener of the service on loopback, and to nobody without TLS.
+
+    It is served as `https://NAME.DOMAIN` from `path` on, unless the site gives the name a public one; without a `name`
+    as the gateway's own. The request arrives as the client made it, with the client's address in `X-Forwarded-For`
+    and `X-Real-IP`, and `X-Forwarded-Proto: https`. Requests to `logins`, paths that take a password, are limited.
+    """
+
+    listener: str
+    name: str = Field(default="gateway", pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")
+    path: str = Field(default="/", pattern=r"^/([A-Za-z0-9._~-]+/?)*$")
+    logins: tuple[str, ...] = ()
+
+
 class Service(Declaration):
     """A service of the gateway, as its role declares it.
 
     `unconfined` is the reason why a unit that faces a network can't be confined; it is then reported as not proven.
     `engines` are the programs that can do the service's work, each with its packages; a site chooses one of them.
+    A service with `only_with` is no part of a site that has nothing in that field (`acme`).
     """
 
     name: str
@@ -97,6 +112,8 @@ class Service(Declaration):
     flows: tuple[Flow, ...] = ()
     secrets: tuple[Secret, ...] = ()
     closed: tuple[ClosedPort, ...] = ()
+    pages: tuple[Page, ...] = ()
+    only_with: str = ""
     network_facing: bool = False
     unconfined: str = ""
 

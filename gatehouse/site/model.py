@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
 from gatehouse.site.declaration import Listener, Service, Transport
+from gatehouse.site.web import Acme, PublicName, Web
 
 INTERNET = "internet"
 MANAGEMENT = "management"
@@ -137,12 +138,16 @@ class Contact(Model):
 
 
 class Gateway(Model):
-    """One host of the site. What differs between gateways stands here, the rest comes from the site."""
+    """One host of the site. What differs between gateways stands here, the rest comes from the site.
+
+    `public_names` are the names of its web pages that a public CA vouches for: `{"dashboards": "home.example.org"}`.
+    """
 
     networks: dict[str, Network] = Field(min_length=1)
     contact: Contact = Contact()
     without: tuple[str, ...] = ()
     resolvers: tuple[IPAddress, ...] = ()
+    public_names: dict[str, PublicName] = {}
 
     @property
     def address(self) -> str:
@@ -361,6 +366,8 @@ class Site(Model):
     messages: Messages = Messages()
     time: Time = Time()
     database: Database = Database()
+    web: Web = Web()
+    acme: Acme | None = None
     authority: dict[Literal["root", "services", "devices", "firmware"], KeyPlace] = {}
     automatic_reboot: str | None = Field(default="03:30", pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$")
     devices: tuple[Device, ...] = ()

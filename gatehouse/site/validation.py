@@ -11,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from gatehouse.site import model
 from gatehouse.site.declaration import ClosedPort, Listener, Service
+from gatehouse.site.pages import problems as page_problems
 from gatehouse.site.problems import Problem, SiteError
 
 # Fields whose items are validated one by one, so that one bad item hides no problem of the others.
@@ -42,6 +43,7 @@ def settle(data: Mapping[str, Any]) -> dict[str, Any]:
     problems += _listener_problems(sound)
     problems += _destination_problems(sound)
     problems += _device_problems(sound)
+    problems += page_problems(sound)
     if problems:
         raise SiteError(problems)
     return {**data, "services": services, "devices": tuple(sound["devices"])}
@@ -197,7 +199,7 @@ def _with_settings(sound: Mapping[str, Any]) -> tuple[tuple[Service, ...], list[
 
     services = []
     engine = sound["database"].engine if sound["database"] else ""
-    for service in sound["services"]:
+    for service in (s for s in sound["services"] if _is_on(s, sound)):
         possible = [entry for entry in service.listeners if entry.engine in ("", engine)]
         on = tuple(applied(service, entry) for entry in possible if _is_on(entry, sound))
         off = tuple(
@@ -211,8 +213,12 @@ def _with_settings(sound: Mapping[str, Any]) -> tuple[tuple[Service, ...], list[
     return tuple(services), problems
 
 
-def _is_on(listener: Listener, sound: Mapping[str, Any]) -> bool:
-    return not listener.only_with or bool(sound["given"].get(listener.only_with))
+def _is_on(declared: Listener | Service, sound: Mapping[str, Any]) -> bool:
+    if not declared.only_with:
+        return True
+    given = sound["given"].get(declared.only_with)
+    # What is left as it is by default is there all the same: `acme={}` is Let's Encrypt.
+    return bool(given) or (isinstance(declared, Service) and given is not None and given is not False)
 
 
 def _segment_problems(sound: Mapping[str, Any]) -> Iterator[Problem]:

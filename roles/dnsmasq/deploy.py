@@ -10,6 +10,7 @@ from pathlib import Path
 from pyinfra.api import deploy
 
 from gatehouse.site import INTERNET
+from gatehouse.site.pages import FRONT, hosts
 from roles import lifecycle, nftables
 from roles.dnsmasq import service
 from roles.target import Target
@@ -132,7 +133,7 @@ def _inside(target: Target) -> list[str]:
 
 
 def _names(target: Target, served: list[Served]) -> dict[str, list[str]]:
-    """The gateway's names and their addresses: `broker` where devices may reach it.
+    """The gateway's names and their addresses: `broker` where devices may reach it, web pages where operators may.
 
     dnsmasq answers with the address in the asker's own segment, but for IPv4 only (`localise-queries`): an IPv6 address
     is given where it can't be of another segment, or there is no other.
@@ -146,4 +147,9 @@ def _names(target: Target, served: list[Served]) -> dict[str, list[str]]:
     may = {r.segment for r in target.policy.input if r.service == "mosquitto"}
     if reach := [s for s in own if s.name in may]:
         names["broker"] = addresses(reach)
+    names = {f"{name}.{target.site.domain}": found for name, found in names.items()}
+    may = {r.segment for r in target.policy.input if r.service == FRONT and r.listener.name == "https"}
+    if reach := [s for s in own if s.name in may]:
+        # Public names, too: who is inside needs no way round by the internet.
+        names |= {page.name: addresses(reach) for page in hosts(target.site, target.name) if page.name not in names}
     return names

@@ -1,0 +1,11 @@
+"""The HTTPS front, and certificates from a public CA."""
+
+from deploy import layer
+from roles.target import Target
+
+ROLES = ("nginx",)
+
+
+def apply(target: Target) -> None:
+    """Deploys the layer."""
+    layer(ROLES, target)

@@ -1,0 +1,48 @@
+"""Installs, configures and activates the HTTPS front."""
+
+from __future__ import annotations
+
+from pyinfra.api import deploy
+
+from roles import lifecycle
+from roles.nginx import files, service
+from roles.target import Target
+
+# The log is in the journal: nothing to rotate.
+NIGHT_JOB = "/etc/logrotate.d/nginx"
+
+
+@deploy("HTTPS front")
+def apply(target: Target) -> None:
+    """Install, configure, activate."""
+    install()
+    configure(target)
+    activate(target)
+
+
+def install() -> None:
+    """Debian's nginx; its own configuration, with a welcome page for everybody, is never started."""
+    lifecycle.packages(*service.packages, name="Install nginx")
+    lifecycle.absent(NIGHT_JOB, name="Leave the front's log to the journal")
+
+
+def configure(target: Target) -> None:
+    """The whole set at once, accepted by nginx itself before any of it is replaced."""
+    lifecycle.files(
+        lifecycle.Directory("/etc/gatehouse"),
+        *files.configuration(target),
+        *files.certificate_files(target),
+        name="Configure the HTTPS front",
+        check=files.CHECK,
+    )
+
+
+def activate(target: Target) -> None:
+    """A reload: connections go on with what they began with. Then each name must show the certificate on the disk."""
+    lifecycle.running(
+        files.UNIT,
+        loads=files.loads(target),
+        reload=f"systemctl reload -- {files.UNIT}",
+        prove=files.PROVE,
+        name="Run the HTTPS front",
+    )
