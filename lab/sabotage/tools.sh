@@ -6,6 +6,7 @@ BROKER=/etc/mosquitto/conf.d/gatehouse.conf
 CREDENTIALS=/etc/mosquitto/gatehouse
 MESSAGES=/usr/lib/gatehouse/python/gatehouse/messages
 DATABASE=/etc/gatehouse/database
+WEB=/etc/gatehouse/web
 
 # edit FILE EXPRESSION: sed -E in place; an edit that changes nothing is no sabotage.
 edit() {
@@ -55,6 +56,12 @@ one.Engine(Settings.read()).ask(sys.argv[1])' "$1"
 intake() {
     edit "$1" "$2"
     systemctl restart gatehouse-intake.service
+}
+
+# front FILE EXPRESSION: edits a file of the HTTPS front's, which it then reads.
+front() {
+    edit $WEB/$1 "$2"
+    systemctl restart nginx.service
 }
 
 # sshd FILE-EXPRESSION: edits what sshd reads, and makes it read that.
