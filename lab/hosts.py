@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import signal
 import socket as sockets
@@ -63,6 +64,8 @@ def run(
     except APIError as error:
         raise LabError(f"lab {name}: {host}: {argv[0]}: {error.explanation or error}") from None
     raw: sockets.socket = stream._sock  # type: ignore[union-attr]  # an engine on a Unix socket gives a SocketIO
+    # What a quick program said has come together with the head of the answer, and waits in the buffer of that.
+    incoming = stream._response.raw._fp.fp  # type: ignore[union-attr]
     said = {1: bytearray(), 2: bytearray()}
     deadline = None if timeout is None else time.monotonic() + timeout
     try:
@@ -71,9 +74,9 @@ def run(
             raw.sendall(stdin.encode() if isinstance(stdin, str) else stdin)
             raw.shutdown(sockets.SHUT_WR)
         # Docker Engine API, "Attach to a container", stream format: channel, three zero bytes, length, data.
-        while header := _receive(raw, 8, deadline):
+        while header := _receive(incoming, raw, 8, deadline):
             channel, length = struct.unpack(">BxxxL", header)
-            said[channel] += _receive(raw, length, deadline)
+            said[channel] += _receive(incoming, raw, length, deadline)
     except TimeoutError:
         pid = api.exec_inspect(execution)["Pid"]
         if pid:
@@ -86,13 +89,13 @@ def run(
     return Completed(said[1].decode(errors="replace"), said[2].decode(errors="replace"), code)
 
 
-def _receive(raw: sockets.socket, length: int, deadline: float | None) -> bytes:
+def _receive(incoming: io.BufferedReader, raw: sockets.socket, length: int, deadline: float | None) -> bytes:
     """Exactly so many bytes, or fewer at the end of the stream. Raises TimeoutError when the deadline is over."""
     data = bytearray()
     while len(data) < length:
         if deadline is not None:
             raw.settimeout(max(0.001, deadline - time.monotonic()))
-        part = raw.recv(min(length - len(data), 65536))
+        part = incoming.read1(min(length - len(data), 65536))
         if not part:
             break
         data += part

@@ -1,7 +1,8 @@
 """Feeds the readers of foreign bytes with whatever makes them take new paths, for a bounded time.
 
-    python tests/fuzz/readers.py csr 60        60 seconds; also: registry, renewal, token, vault, backup, message,
-                                               topic, content
+    python tests/fuzz/readers.py csr 60                 60 seconds; also: registry, renewal, token, vault, backup,
+                                                        message, topic, content
+    python tests/fuzz/readers.py message 1000000x       a million inputs
 
 It needs atheris (`pip install atheris`), which guides itself by what code each input reaches; the tests in tests/unit
 try random inputs without it. A reader may answer or refuse with its own error, in one printable line; all else is a
@@ -110,18 +111,20 @@ def one(read: Callable[[bytes], object], data: bytes) -> None:
 
 
 def main(arguments: list[str]) -> None:
-    """Fuzz the reader that is named, for so many seconds."""
-    if len(arguments) != 2 or arguments[0] not in READERS or not arguments[1].isdigit():
-        sys.exit(f"usage: python tests/fuzz/readers.py {'|'.join(READERS)} SECONDS")
+    """Fuzz the reader that is named, for so many seconds, or with so many inputs."""
+    if len(arguments) != 2 or arguments[0] not in READERS or not arguments[1].removesuffix("x").isdigit():
+        sys.exit(f"usage: python tests/fuzz/readers.py {'|'.join(READERS)} SECONDS|INPUTSx")
     read, examples = READERS[arguments[0]]
     folder = Path(tempfile.mkdtemp(prefix=f"gatehouse-fuzz-{arguments[0]}-"))
     (folder / "corpus").mkdir()
     for number, example in enumerate(examples):
         read(example)  # a target that refuses its own examples would find nothing
         (folder / "corpus" / f"example-{number}").write_bytes(example)
-    print(f"fuzz: {arguments[0]} for {arguments[1]} s; findings and corpus in {folder}", flush=True)
+    much = arguments[1].removesuffix("x")
+    unit, limit = ("inputs", "-runs") if arguments[1].endswith("x") else ("s", "-max_total_time")
+    print(f"fuzz: {arguments[0]}, {much} {unit}; findings and corpus in {folder}", flush=True)
     options = [
-        f"-max_total_time={arguments[1]}",
+        f"{limit}={much}",
         "-max_len=20000",
         f"-artifact_prefix={folder}/",
         "-print_final_stats=1",

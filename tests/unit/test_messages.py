@@ -6,6 +6,7 @@ import hashlib
 import hmac
 import json
 import math
+import os
 
 import pytest
 from hypothesis import given, settings
@@ -215,7 +216,8 @@ def test_no_error_shows_a_key_or_what_was_sent() -> None:
     assert KEY_BYTES == 32
 
 
-# random input; tests/fuzz/readers.py goes on for as long as one likes
+# random input: GATEHOUSE_EXAMPLES says how much; tests/fuzz/readers.py goes on for as long as one likes
+EXAMPLES = int(os.environ.get("GATEHOUSE_EXAMPLES", "500"))
 
 _pieces = st.one_of(
     st.binary(max_size=200),
@@ -230,7 +232,7 @@ _pieces = st.one_of(
 )
 
 
-@settings(max_examples=500)
+@settings(max_examples=EXAMPLES)
 @given(data=_pieces)
 def test_no_bytes_crash_the_verifier_and_none_are_taken(data: bytes) -> None:
     if data == GOOD:
@@ -239,7 +241,7 @@ def test_no_bytes_crash_the_verifier_and_none_are_taken(data: bytes) -> None:
         verify(KEYS, TOPIC, data, json_form=True)
 
 
-@settings(max_examples=300)
+@settings(max_examples=EXAMPLES)
 @given(topic=st.one_of(st.text(), st.from_regex(r"devices/[a-z+#/-]*/telemetry/.*", fullmatch=True)))
 def test_no_text_crashes_the_reader_of_topics(topic: str) -> None:
     try:
