@@ -24,6 +24,7 @@ from tests.lab.gateways import Gateway, wait
 
 pytestmark = pytest.mark.timeout(900)
 
+STEWARD = "python3 -B /usr/lib/gatehouse/database"
 METRICS = "/run/gatehouse-intake/metrics.prom"
 # A device's name tells which fault it lived through; it reports nothing else.
 SECONDS = 20
@@ -62,9 +63,18 @@ def sequences(gateway: Gateway, site: Site, pki: Pki, device: str) -> list[int]:
     return [int(value) for value in found]
 
 
+def points(gateway: Gateway, device: str) -> int:
+    """How many points a query of the administrator's finds of a device."""
+    return int(gateway(f"{STEWARD} count {device}"))
+
+
 def counted(gateway: Gateway, name: str) -> float:
     lines = gateway(f"cat {METRICS}").splitlines()
     return float(next(line.rsplit(" ", 1)[1] for line in lines if line.startswith(f"gatehouse_intake_{name} ")))
+
+
+def refused(gateway: Gateway, reason: str) -> float:
+    return counted(gateway, f'refused_total{{reason="{reason}"}}')
 
 
 def kill_the_intake(gateway: Gateway) -> None:
@@ -157,3 +167,37 @@ def test_a_revoked_devices_messages_are_refused_at_once_and_without_a_restart(
     assert gateway.checkout.invoke("release", "--name", reporting[0]).status == 0
     wait(lambda: counted(gateway, "reloads_total") > before + 1, "the keys were read again", 10)
     assert gateway("systemctl show -p ActiveEnterTimestampMonotonic gatehouse-intake.service") == since
+
+
+@pytest.mark.parametrize(
+    "misbehaving",
+    [
+        {"tampered": "bad-signature", "unsigned": "form-not-allowed"},
+        {"forged": "bad-signature", "late": "too-old"},
+        {"replayed": "replay", "early": "from-the-future"},
+        {"oversize": "too-large", "wrong-topic": "wrong-topic"},
+    ],
+    ids=" and ".join,
+)
+def test_what_misbehaving_devices_send_is_counted_by_its_reason_and_not_stored(
+    gateway: Gateway, site: Site, pki: Pki, reporting: tuple[str, ...], misbehaving: dict[str, str]
+) -> None:
+    before = {reason: refused(gateway, reason) for reason in misbehaving.values()}
+    stored_before = counted(gateway, "stored_total")
+    played = simulator.play(site, pki, dict(zip(reporting, misbehaving, strict=True)), interval=0.02, messages=5)
+    assert [each["sent"] for each in played.values()] == [5, 5]
+    for reason, number in before.items():
+        wait(lambda reason=reason, number=number: refused(gateway, reason) == number + 5, f"{reason}: five", 15)
+    assert counted(gateway, "stored_total") == stored_before + 5 * ("replayed" in misbehaving)
+
+
+def test_two_devices_that_flood_are_stored_whole_in_bounded_memory(
+    gateway: Gateway, site: Site, pki: Pki, reporting: tuple[str, ...]
+) -> None:
+    before = {name: points(gateway, name) for name in reporting}
+    played = simulator.play(site, pki, dict.fromkeys(reporting, "flood"), messages=3000, patience=90)
+    assert [each["sent"] for each in played.values()] == [3000, 3000]
+    for name in reporting:
+        wait(lambda name=name: points(gateway, name) == before[name] + 3000, f"{name}: all stored", 60)
+    peak = gateway("grep VmHWM /proc/$(systemctl show -P MainPID gatehouse-intake.service)/status").split()[1]
+    assert int(peak) * 1024 < 150_000_000

@@ -14,12 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from gatehouse.messages import LARGEST_CONTENT, REASONS, keyfile, sign
+from gatehouse.messages import LARGEST_CONTENT, REASONS, MessageError, keyfile, sign
 from gatehouse.messages.counts import Counts
 from gatehouse.messages.influx import Rejected, Unavailable
 from gatehouse.messages.intake import WINDOW, Intake
 from gatehouse.messages.mqtt import Delivery, Disconnected
 from gatehouse.messages.settings import BrokerSettings, DatabaseSettings, MessageSettings, Settings
+from gatehouse.messages.state import State
 
 KEY, OTHER = bytes(32), bytes(range(32))
 TOPIC = "devices/kitchen-01/telemetry/climate"
@@ -233,6 +234,26 @@ def test_what_was_stored_but_not_noted_becomes_the_same_point(bench: Bench) -> N
     bench.begin()
     bench.until(lambda: bench.counts.values["stored"] == 1)
     assert len(bench.store.points) == 1
+
+
+def test_what_can_t_be_noted_for_want_of_room_is_not_acknowledged_until_it_can(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room = threading.Event()
+    note = State.note
+
+    def full(*arguments: object) -> None:
+        if not room.is_set():
+            raise MessageError("state: database or disk is full (is the disk full?)")
+        note(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(State, "note", full)
+    bench.broker.publish(bench.message())
+    bench.until(lambda: bench.store.writes >= 2)
+    assert not bench.broker.acknowledged and any("disk is full" in line for line in bench.said)
+    room.set()
+    bench.stored(1)
+    assert bench.broker.acknowledged == [1]
 
 
 def test_a_connection_that_is_lost_costs_nothing_while_the_database_is_away(bench: Bench) -> None:
