@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
 from deploy import vaults
-from deploy.remote import Remote, connected
+from deploy.remote import Remote, RemoteError, connected
 from gatehouse.errors import GatehouseError
 from gatehouse.identity import Credential, Pki
 from gatehouse.site import Device, Site
@@ -145,33 +145,62 @@ def bring(remote: Remote, target: Target, devices: Sequence[Device]) -> None:
 
 
 def _apply(remote: Remote, target: Target, mine: Sequence[Device], devices: Sequence[Device]) -> None:
-    """Firewall first, and what it does not let go on; then the intake's keys, the broker's lists, the open sessions."""
-    if mine:
-        ruleset = firewall.ruleset(target)
-        script, stdin = rendering.swap([ruleset], [ruleset], firewall.CHECK)
-        ends = [f"ss -K dst {device.address} >/dev/null 2>&1 || true" for device in mine if device.address]
-        remote.run("; ".join([script, firewall.LOADER, *ends]), stdin)
+    """Firewall first, and what it does not let go on; then the broker and the open sessions, then the intake's keys.
+
+    Each is tried, whatever becomes of the others. Raises `RemoteError`.
+    """
     runs = {service.name for service in target.site.services_of(target.name)}
+    steps: list[Callable[[], None]] = []
+    if mine:
+        steps.append(lambda: _update_firewall(remote, target, mine))
+    if broker.name in runs:
+        steps.append(lambda: update_broker(remote, target, devices))
     if intake.service.name in runs:
-        keys = intake_files.keys(target)
-        remote.run(*rendering.swap([keys], [keys]))
-    if broker.name not in runs:
-        return
-    update_broker(remote, target)
-    port = target.site.listener("mosquitto", "mqtts").port
-    listeners = [[address, port] for address in mosquitto.addresses(target)]
-    for device in devices:
-        refused = [_shown(target.pki.twin(device.name, int(serial, 16))) for serial in _revoked(target.pki, device)]
-        request = {**_shown(target.pki.ephemeral_client(device.name)), "listeners": listeners, "refused": refused}
-        remote.run(mosquitto.DISCONNECT, json.dumps(request))
+        steps.append(lambda: _update_intake(remote, target))
+    failed = []
+    for step in steps:
+        try:
+            step()
+        except RemoteError as error:
+            failed.append(str(error))
+    if failed:
+        raise RemoteError("; ".join(failed))
 
 
-def update_broker(remote: Remote, target: Target) -> None:
-    """Makes a running broker go by the rights and the revocation lists of now. Raises `RemoteError`."""
+def _update_firewall(remote: Remote, target: Target, mine: Sequence[Device]) -> None:
+    ruleset = firewall.ruleset(target)
+    script, stdin = rendering.swap([ruleset], [ruleset], firewall.CHECK)
+    ends = [f"ss -K dst {device.address} >/dev/null 2>&1 || true" for device in mine if device.address]
+    remote.run("; ".join([script, firewall.LOADER, *ends]), stdin)
+
+
+def _update_intake(remote: Remote, target: Target) -> None:
+    keys = intake_files.keys(target)
+    remote.run(*rendering.swap([keys], [keys]))
+
+
+def update_broker(remote: Remote, target: Target, cut: Sequence[Device] = ()) -> None:
+    """Makes a running broker go by the rights and the revocation lists of now, and ends the sessions of some devices.
+
+    The latter as soon as it has read them; what else there is to be proven of it comes after. Raises `RemoteError`.
+    """
     entries = [*mosquitto.configuration(target), *mosquitto.credentials(target)]
-    script, stdin = rendering.swap([e for e in entries if e.path in mosquitto.REREAD], entries, mosquitto.CHECK)
-    guard = mosquitto.GUARD
-    remote.run(f"{script}; {guard} reload prove || {{ {guard} restore; exit 1; }}", stdin)
+    requests = [rendering.File(f"/cut/{device.name}", _request(target, device), mode=0o600) for device in cut]
+    changed = [entry for entry in entries if entry.path in mosquitto.REREAD]
+    script, stdin = rendering.swap(changed, [*entries, *requests], mosquitto.CHECK, keep_same=True)
+    back = f"{{ {mosquitto.GUARD} restore; exit 1; }}"
+    ends = [f'{mosquitto.DISCONNECT} <"$STAGED"{request.path} || failed=1' for request in requests]
+    reload, prove = (f"{mosquitto.GUARD} {command} || {back}" for command in ("reload", "prove"))
+    remote.run("; ".join([script, reload, "failed=0", *ends, prove, "exit $failed"]), stdin)
+
+
+def _request(target: Target, device: Device) -> bytes:
+    """What ends a device's session, and shows that the certificates of it that are revoked are refused."""
+    port = target.site.listener(broker.name, "mqtts").port
+    listeners = [[address, port] for address in mosquitto.addresses(target)]
+    refused = [_shown(target.pki.twin(device.name, int(serial, 16))) for serial in _revoked(target.pki, device)]
+    taking_over = _shown(target.pki.ephemeral_client(device.name))
+    return json.dumps({**taking_over, "listeners": listeners, "refused": refused}).encode()
 
 
 def _revoked(pki: Pki, device: Device) -> list[str]:

@@ -114,18 +114,24 @@ def stamped(unit: str, loads: Iterable[str], *, reloads: bool = True) -> File:
     return File(f"/etc/systemd/system/{unit}.d/90-gatehouse-stamp.conf", "\n".join(lines).encode())
 
 
-def swap(changed: Iterable[File], staged: Iterable[File], check: str | None = None) -> tuple[str, str]:
-    """Shell that puts `changed` in place, and what it reads on standard input: `staged`, an archive in base64."""
+def swap(
+    changed: Iterable[File], staged: Iterable[File], check: str | None = None, *, keep_same: bool = False
+) -> tuple[str, str]:
+    """Shell that puts `changed` in place, and what it reads on standard input: `staged`, an archive in base64.
+
+    With `keep_same` a file whose content is there already stays as it is: each that is written waits for the disk.
+    """
     swaps = []
     for entry in changed:
         path = PurePosixPath(entry.path)
         beside = shlex.quote(str(path.with_name(f".{path.name}.gatehouse-new")))
         source, target = f'"$STAGED"{shlex.quote(entry.path)}', shlex.quote(entry.path)
+        unless = f"cmp -s -- {source} {target} || {{ " if keep_same else ""
         swaps.append(
-            f"mkdir -p -m 0755 {shlex.quote(str(path.parent))}; rm -f {beside};"
+            f"{unless}mkdir -p -m 0755 {shlex.quote(str(path.parent))}; rm -f {beside};"
             f" cp --preserve=mode,ownership -- {source} {beside} && sync -- {beside} && mv -fT -- {beside} {target}"
             f" || {{ rm -f {beside}; echo 'gatehouse: {entry.path} not written: it is as it was (is there room?)' >&2;"
-            " exit 1; }"
+            " exit 1; }" + ("; }" if keep_same else "")
         )
     refused = "echo 'gatehouse: the new files were not accepted, nothing is replaced' >&2; exit 1"
     script = (

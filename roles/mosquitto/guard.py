@@ -15,7 +15,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import secrets
 import shutil
 import socket
 import ssl
@@ -57,6 +56,7 @@ class Refused(Exception):
 Settings = list[tuple[str, str]]
 _PASSWORDS = re.compile(r"([a-z0-9._-]+:\$7\$[1-9][0-9]*\$[A-Za-z0-9+/]{16}\$[A-Za-z0-9+/]{86}==\n)*")
 _KEYS = re.compile(r"([a-z0-9-]+:[0-9a-f]{64}\n)+")
+_UNTIL = ("-nextupdate", "-dateopt", "iso_8601")  # 2026-11-30 15:49:19Z
 _LIST = re.compile(r"-----BEGIN X509 CRL-----\n[A-Za-z0-9+/=\n]+-----END X509 CRL-----\n")
 
 
@@ -138,11 +138,11 @@ def _still_good(used: dict[str, Path]) -> None:
     if "password_file" in used and not _PASSWORDS.fullmatch(used["password_file"].read_text(errors="replace")):
         raise Refused("the file of passwords is broken: not every line is a name and a hash")
     for pem in lists:
-        done = _openssl("crl", "-noout", "-nextupdate", "-CAfile", str(used["cafile"]), input=pem)
+        done = _openssl("crl", "-noout", *_UNTIL, "-CAfile", str(used["cafile"]), input=pem)
         if done.returncode or "verify OK" not in done.stderr:
             raise Refused("the revocation list is broken, or not signed by an authority of the devices")
         until = done.stdout.strip().partition("=")[2]
-        if datetime.strptime(until, "%b %d %H:%M:%S %Y %Z").replace(tzinfo=UTC) <= datetime.now(UTC):
+        if datetime.fromisoformat(until) <= datetime.now(UTC):
             raise Refused(f"the revocation list was good until {until}: no device could connect")
 
     if "psk_file" in used:
@@ -175,7 +175,7 @@ def _try(scratch: Path, settings: Settings, allow_older: bool) -> None:
     It knows one user more, of a name without rights, whose password and key live as long as this trial.
     """
     secured = {("127.0.0.1", _free_port()): kind for kind in listeners(settings).values()}
-    plain, trial = ("127.0.0.1", _free_port()), secrets.token_hex(16)
+    plain, trial = ("127.0.0.1", _free_port()), os.urandom(16).hex()
     ports = iter(secured)
     lines = []
     for name, value in settings:
@@ -191,7 +191,7 @@ def _try(scratch: Path, settings: Settings, allow_older: bool) -> None:
     passwords.write_text(f"{known}{TRIAL}:{_hashed(trial)}\n")
     shutil.chown(passwords, "root", USER)
     passwords.chmod(0o640)
-    key = secrets.token_hex(32)
+    key = os.urandom(32).hex()
     if (keys := scratch / "psk_file").exists():
         with keys.open("a") as file:
             file.write(f"{TRIAL}:{key}\n")
@@ -248,7 +248,7 @@ def _wait_for(place: tuple[str, int], broker: subprocess.Popen[bytes], said: Pat
 
 def _hashed(password: str) -> str:
     """A password as mosquitto_passwd(1) writes it: PBKDF2 with SHA-512, salt and result in base64."""
-    salt = secrets.token_bytes(12)
+    salt = os.urandom(12)
     made = pbkdf2_hmac("sha512", password.encode(), salt, 101)
     return f"$7$101${b64encode(salt).decode()}${b64encode(made).decode()}"
 
@@ -340,11 +340,25 @@ def prove() -> None:
     settings = read(CONFIGURATION)
     files = dict(settings)
     older = files.get("tls_version") != "tlsv1.3"
-    for place, kind in listeners(settings).items():
-        if kind == "key":
-            _prove_key(place, Path(files["psk_file"]), older)
-        else:
-            _prove(place, kind == "certificate", Path(files["certfile"]), Path(files["cafile"]), older)
+    failed: list[Exception] = []
+
+    def one(place: tuple[str, int], kind: str) -> None:
+        try:
+            if kind == "key":
+                _prove_key(place, Path(files["psk_file"]), older)
+            else:
+                _prove(place, kind == "certificate", Path(files["certfile"]), Path(files["cafile"]), older)
+        except (Refused, OSError, subprocess.SubprocessError) as error:
+            failed.append(error)
+
+    # All at once: each waits for the broker, and for openssl, most of its time.
+    asking = [threading.Thread(target=one, args=each) for each in listeners(settings).items()]
+    for thread in asking:
+        thread.start()
+    for thread in asking:
+        thread.join()
+    if failed:
+        raise failed[0]
     shutil.rmtree(KEPT, ignore_errors=True)
 
 
@@ -362,7 +376,7 @@ def _prove(
     if by_certificate and answer:
         raise Refused(f"{where} answers a client that has no certificate")
     if not by_certificate:
-        guess = _ask(place, authorities, say=_connect(TRIAL, secrets.token_hex(16)))[1]
+        guess = _ask(place, authorities, say=_connect(TRIAL, os.urandom(16).hex()))[1]
         if _lets_in(answer) or _lets_in(guess) or not answer[:1] == guess[:1] == b"\x20":
             raise Refused(f"{where} does not turn away who has no password")
     if not allow_older:
@@ -377,7 +391,7 @@ def _prove_key(place: tuple[str, int], keys: Path, allow_older: bool) -> None:
     """A client must be turned away, and told so, with no key, with one that nobody has, and with another's name."""
     where = f"{place[0]} port {place[1]}"
     name = keys.read_text().partition(":")[0]
-    random = secrets.token_hex(32)
+    random = os.urandom(32).hex()
     for who, what in ((name, "a wrong key"), ("gatehouse-nobody", "a name that nobody has"), ("", "no key")):
         answer, said = _ask_with_key(place, who, random)
         if answer:
