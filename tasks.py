@@ -736,6 +736,34 @@ def firmware_show(_: Context, manifest: str, site: str = "lab", image: str = "")
         print(line)
 
 
+@task(
+    name="issue",
+    help={
+        **SITE,
+        "subject": "who it is for, as the API's log shall name them",
+        "gateway": "whose API (not needed where there is one)",
+        "hours": "how long it is good, up to 24",
+    },
+)
+@told
+def token_issue(_: Context, subject: str, site: str = "lab", gateway: str = "", hours: str = "1") -> None:
+    """Print a short-lived token for a gateway's read-only device API; what there is to say of it, on standard error."""
+    from deploy import tokens
+
+    issued = tokens.issue(_site(site), subject, gateway, hours)
+    print(issued.token, flush=True)
+    print(issued.about, file=sys.stderr)
+
+
+@task(name="rotate", help={**SITE, "at-once": "tokens of the former key end now, not when their time is over"})
+@told
+def token_rotate(_: Context, site: str = "lab", at_once: bool = False) -> None:
+    """Replace the key that signs tokens for the device API."""
+    from deploy import tokens
+
+    print(tokens.rotate(_site(site), at_once))
+
+
 namespace = Collection(
     bundle,
     credentials,
@@ -758,6 +786,7 @@ namespace = Collection(
     Collection("firmware", firmware_keys, firmware_sign, firmware_show),
     Collection("message", message_sign, message_verify),
     Collection("lab", lab_up, lab_down, lab_status, lab_shell),
+    Collection("token", token_issue, token_rotate),
     Collection(
         "vault", vault_show, vault_add_recipient, vault_remove_recipient, vault_rekey, vault_backup, vault_restore
     ),

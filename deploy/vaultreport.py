@@ -14,6 +14,7 @@ _REPLACED_BY = (
     ("pki/devices", "./kit ca.rollover --role devices, then ./kit renew"),
     ("pki/services", "./kit ca.rollover --role services, then harden"),
     ("firmware/keys/", "./kit firmware.keys --replace current (or backup), then a release of every model"),
+    ("api/jwt/", "./kit token.rotate --at-once, then harden"),
     ("broker/psk/", "nobody's: the compliance suite's own"),
     ("broker/programs/", "./kit rotate --only broker/programs/NAME/password"),
     ("devices/", "./kit rotate --only 'devices/NAME/*'"),

@@ -1,6 +1,15 @@
-"""Checks the tokens that people and programs show to the device API.
+"""Checks the tokens that people and programs show to a gateway's read-only device API.
 
-JSON Web Tokens (RFC 7519) with ES256, checked as RFC 8725 asks. It needs PyJWT alone, from 2.6 on: Debian 12 has that.
+JSON Web Tokens (RFC 7519) with ES256, checked as RFC 8725 asks. It needs PyJWT alone, from 2.6 on: Debian 12 has that
+(`python3-jwt`, `python3-cryptography`).
+
+Whoever serves the API is given public keys, `identity.jwt.public_keys(vault)` at each deploy ({identifier: PEM}), the
+site's name and the gateway's; the private key stays with the operator. Each request is asked about anew:
+
+    claims = of_request(headers.get("Authorization"), keys, site, gateway)
+
+It raises `TokenRefused` with a line that may be logged, and sent with status 401 and `WWW-Authenticate: Bearer`
+(RFC 6750 §3); `claims.subject` is who asks. `./kit token.issue` makes the tokens.
 """
 
 from __future__ import annotations
@@ -40,6 +49,19 @@ class Claims:
 def issuer_of(site: str) -> str:
     """Return who signs a site's tokens, as they say it."""
     return f"gatehouse:{site}"
+
+
+def audience_of(site: str, gateway: str) -> str:
+    """Return what a token says it is for: the device API of one gateway, and of no other."""
+    return f"gatehouse:{site}:{gateway}:devices"
+
+
+def of_request(authorization: str | None, keys: Mapping[str, str], site: str, gateway: str) -> Claims:
+    """Return what the token in an HTTP `Authorization` header says (RFC 6750 §2.1). Raises `TokenRefused`."""
+    scheme, _, token = (authorization or "").strip().partition(" ")
+    if scheme.lower() != "bearer" or not token.strip():
+        raise TokenRefused("token: none was sent (Authorization: Bearer TOKEN)")
+    return check(token.strip(), keys, site, audience_of(site, gateway))
 
 
 def check(token: str, keys: Mapping[str, str], site: str, audience: str) -> Claims:

@@ -34,7 +34,7 @@ def issue(
     life: datetime.timedelta = LIFE,
     now: datetime.datetime | None = None,
 ) -> str:
-    """Return a token of a site for `subject`, to be shown to `audience` alone, such as `https://gw.home.example/api`.
+    """Return a token of a site for `subject`, to be shown to `audience` alone (`audience_of`).
 
     The key is made when the vault has none. Raises `TokenRefused` for a life of more than 24 hours, or none.
     """
