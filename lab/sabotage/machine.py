@@ -33,7 +33,7 @@ SABOTAGES = (
             id pi >/dev/null 2>&1 || useradd --create-home --shell /bin/sh pi
             echo pi:raspberry | chpasswd
             sshd 's/^AllowUsers .*/& pi/'
-            sshd '$a Match User pi\\nPasswordAuthentication yes\\nAuthenticationMethods any'
+            sshd '$a Match User pi\\nPasswordAuthentication yes\\nAuthenticationMethods password'
         """,
         ends="userdel --remove pi 2>/dev/null || true",
         catches=("ssh.refuses-default",),

@@ -55,7 +55,14 @@ service = Service(
         ),
     ),
     secrets=(
-        Secret(name="server key", kind="key", rotation_days=365, consumers=("nginx",)),
-        Secret(name="server certificate", kind="certificate", rotation_days=240, consumers=("nginx",)),
+        Secret(name="server key", kind="key", rotation_days=365, consumers=("nginx",), kept="server/web-*/key"),
+        Secret(
+            name="server certificate",
+            kind="certificate",
+            rotation_days=245,
+            consumers=("nginx",),
+            kept="server/web-*/certificate",
+            replaced_by="harden",
+        ),
     ),
 )
