@@ -24,6 +24,7 @@ from gatehouse.identity.files import write_private
 from gatehouse.proof import results
 from gatehouse.proof.credentials import newest_revoked
 from gatehouse.site import Site
+from gatehouse.updates.keys import FirmwareKeys
 from lab.sabotage.catalogue import SABOTAGES
 from lab.sabotage.judge import Checks, Outcome, judged
 from lab.sabotage.model import Sabotage
@@ -114,6 +115,8 @@ class Bench:
         """Breaks one control; empty, or why that failed."""
         self._broken.append(sabotage)
         vault = vaults.open_vault(self._site)
+        if sabotage.reads.startswith("firmware/"):
+            FirmwareKeys(vault, self._site.name).ensure()
         given = vault.get_authority_key(sabotage.reads) if sabotage.reads else None
         last = newest_revoked(vaults.open_pki(self._site, vault))[0].to_bytes(16).hex().upper()
         said = self._shell_here(sabotage.here) if sabotage.here else ""

@@ -94,6 +94,14 @@ SABOTAGES = (
         ends="rm -f /root/ca.key",
     ),
     Sabotage(
+        name="firmware-key-on-the-gateway",
+        title="Somebody left the key that firmware is signed with on the gateway",
+        breaks="(umask 077; cat >/root/signing.pem)",
+        reads="firmware/keys/1/key",
+        catches=("keys.no-authority", "keys.known"),
+        ends="rm -f /root/signing.pem",
+    ),
+    Sabotage(
         name="unknown-key",
         title="A private key lies on the gateway that the site knows nothing of",
         breaks="(umask 077; openssl genpkey -quiet -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out /root/old.key)",

@@ -20,7 +20,7 @@ class Sabotage:
     each with the reason. `ends` is shell that takes away what no deploy can know of, such as an intruder's own process.
     `here` and `ends_here` are the same on the operator's side, where the registry is put back by itself; `$REGISTRY`,
     `$BUNDLES`, `$PYTHON`, `$SITE`, `$DOMAIN` and `$GATEWAY` say what is what there.
-    `reads` names an authority's key in the vault that `breaks` gets on its standard input. `apart_from` are patterns of
+    `reads` names an authority's key in the vault, or one for firmware, that `breaks` gets on its standard input. `apart_from` are patterns of
     the names of other sabotages that would hide this one, or be hidden by it, if they shared a round.
     """
 

@@ -18,8 +18,9 @@ from deploy import enrolment, vaults
 from gatehouse.identity import bundle
 from gatehouse.identity.authority import read_certificate
 from gatehouse.identity.leaf import LONGEST_LIFE, spki
-from gatehouse.identity.lifetimes import Lifetime
+from gatehouse.identity.lifetimes import WARN_BELOW, Lifetime
 from gatehouse.identity.pins import Pins
+from gatehouse.identity.pki import Standing
 from gatehouse.proof import expect, plays
 from gatehouse.proof.channel import ProbeError
 from gatehouse.site import Site
@@ -140,6 +141,25 @@ def loaded_list(live: Live) -> LoadedList:
     digests = str(live.run("sha256sum", LIST).result.get("output", "")).split()
     noted = str(live.run("grep", "-F", LIST, LOADED).result.get("output", "")).split()
     return LoadedList(LIST, facts.get("crlNumber", "?"), Lifetime("list", begin, end), digests[:1] == noted[:1] != [])
+
+
+def care_of_list(loaded: LoadedList, now: datetime) -> str:
+    """Why a revocation list needs care soon, empty where it does not. Fails where no device can connect by it."""
+    life = loaded.life
+    assert loaded.is_what_runs, f"{loaded.path} is not what the broker has read: deploy, or restart it"
+    assert life.begin <= now < life.end, f"its list is good from {life.begin} to {life.end}: no device can connect"
+    if life.left(now) >= WARN_BELOW:
+        return ""
+    return f"the list of revoked devices has {life.days_left(now)} days left: harden this gateway"
+
+
+def care_of_authority(standing: Standing, now: datetime) -> str:
+    """Why an authority needs care soon, empty where it does not. Fails where its life is over, or has not begun."""
+    life, name = standing.life, f"{standing.life.name} ({standing.state})"
+    assert life.begin <= now < life.end, f"{name}: good from {life.begin:%Y-%m-%d} to {life.end:%Y-%m-%d}"
+    if standing.state != "issuing" or not life.needs_care(now):
+        return ""
+    return f"{name}: less than a third of its life is left, {life.days_left(now)} days: roll it over"
 
 
 # Whose session each of the broker's connections is: what it logs when a client connects names both ends of it.

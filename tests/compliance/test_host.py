@@ -7,7 +7,9 @@ import json
 import re
 
 import pytest
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
+from gatehouse.identity import jwt
 from gatehouse.identity.authority import read_certificate
 from gatehouse.identity.leaf import spki
 from gatehouse.proof.plugin import cannot_prove
@@ -95,14 +97,21 @@ def test_every_private_key_belongs_to_who_uses_it_and_nobody_else_reads_it(live,
 
 @pytest.mark.controls("ETSI-EN-303-645-v3.1.3:5.5-8", "OWASP-ISVS-1.0+main-2026-06:2.4.1")
 @pytest.mark.check("keys.no-authority")
-def test_no_key_of_an_authority_is_on_the_gateway(live, evidence):
-    """The certification authorities' keys are not on the gateway: none of its keys is theirs."""
+def test_no_key_of_an_authority_or_for_firmware_is_on_the_gateway(live, evidence):
+    """The certification authorities' keys are not on the gateway, nor those that sign firmware and tokens: none of its
+    keys is theirs."""
     stored = {name: live.vault.get(name) for name in live.vault.names("pki/") if name.endswith("/certificate")}
-    authorities = {digest(read_certificate(n, pem).public_key()): n.split("/")[1] for n, pem in stored.items()}
+    kept = {
+        digest(read_certificate(n, pem).public_key()): f"the {n.split('/')[1]} authority" for n, pem in stored.items()
+    }
+    for name in live.vault.names("firmware/keys/"):
+        if name.endswith("/public"):
+            kept[digest(load_pem_public_key(live.vault.get(name)))] = "firmware"
+    kept |= {digest(load_pem_public_key(pem.encode())): "tokens" for pem in jwt.public_keys(live.vault).values()}
     readable = [key for key in live.keys if key["spki"]]
     for key in readable:
         evidence({"from": "gateway", "sent": f"public half of {key['path']}", "got": key["spki"]})
-        assert key["spki"] not in authorities, f"{key['path']} is the key of the {authorities[key['spki']]} authority"
+        assert key["spki"] not in kept, f"{key['path']} is the key of {kept[key['spki']]}, and stays with the operator"
     assert not [key for key in live.keys if "AGE-SECRET-KEY" in key["kind"]], (
         "a key that opens a vault is on the gateway"
     )

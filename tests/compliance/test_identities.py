@@ -11,7 +11,7 @@ import pytest
 from deploy import vaults
 from gatehouse.identity.authority import read_certificate
 from gatehouse.identity.leaf import LONGEST_LIFE
-from gatehouse.identity.lifetimes import WARN_BELOW, Lifetime
+from gatehouse.identity.lifetimes import Lifetime
 from gatehouse.identity.names import KIT_PREFIX
 from gatehouse.identity.pins import broker_certificate, pins_of
 from gatehouse.proof.plugin import cannot_prove
@@ -135,9 +135,8 @@ def test_every_authority_is_good_and_will_be_for_some_time(pki, evidence, warn):
             continue
         life, name = standing.life, f"{standing.life.name} ({standing.state})"
         evidence({"from": "vault", "sent": name, "got": f"until {life.end:%Y-%m-%d}, {life.left(now):.0%} left"})
-        assert life.begin <= now < life.end, f"{name}: good from {life.begin:%Y-%m-%d} to {life.end:%Y-%m-%d}"
-        if life.needs_care(now) and standing.state == "issuing":
-            warn(f"{name}: less than a third of its life is left, {life.days_left(now)} days: roll it over")
+        if care := identities.care_of_authority(standing, now):
+            warn(care)
 
 
 @pytest.mark.controls("ETSI-EN-303-645-v3.1.3:5.4-1", "ETSI-EN-303-645-v3.1.3:5.5-8")
@@ -188,10 +187,8 @@ def test_the_list_that_the_broker_has_loaded_names_everything_and_lasts(live, ad
     life, now = loaded.life, datetime.now(UTC)
     got = f"number {loaded.number}, until {life.end:%Y-%m-%d}, {life.left(now):.0%} left"
     evidence({"from": "gateway", "sent": f"openssl crl {loaded.path}", "got": got})
-    assert loaded.is_what_runs, f"{loaded.path} is not what the broker has read: deploy, or restart it"
-    assert life.begin <= now < life.end, f"its list is good from {life.begin} to {life.end}: no device can connect"
-    if life.left(now) < WARN_BELOW:
-        warn(f"the list of revoked devices has {life.days_left(now)} days left: harden this gateway")
+    if care := identities.care_of_list(loaded, now):
+        warn(care)
 
 
 @REVOCATION

@@ -12,7 +12,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from gatehouse.identity import Pki, SecretStore
-from tests.compliance.identities import exposure, misuse
+from gatehouse.identity.lifetimes import Lifetime
+from tests.compliance.identities import LoadedList, care_of_authority, care_of_list, exposure, misuse
 
 DNS = "pump-02.devices.home.arpa"
 
@@ -68,3 +69,36 @@ def test_a_file_is_exposed_by_what_its_mode_lets_others_do(
 def test_a_link_is_told_since_what_it_leads_to_is_not_looked_at(tmp_path: Path) -> None:
     (tmp_path / "key.pem").symlink_to(tmp_path / "elsewhere")
     assert "is a link" in exposure(tmp_path / "key.pem")
+
+
+NOW = datetime.datetime.now(datetime.UTC)
+
+
+def a_list(left: float, is_what_runs: bool = True) -> LoadedList:
+    """One of 180 days that has that part of its life left."""
+    whole = datetime.timedelta(days=180)
+    return LoadedList("crl.pem", "7", Lifetime("list", NOW - whole * (1 - left), NOW + whole * left), is_what_runs)
+
+
+def test_a_revocation_list_is_warned_of_below_a_third_of_its_life_and_fails_when_it_is_over() -> None:
+    assert care_of_list(a_list(0.34), NOW) == ""
+    assert care_of_list(a_list(0.32), NOW) == "the list of revoked devices has 57 days left: harden this gateway"
+    with pytest.raises(AssertionError, match="no device can connect"):
+        care_of_list(a_list(-0.01), NOW)
+    with pytest.raises(AssertionError, match="not what the broker has read"):
+        care_of_list(a_list(0.34, is_what_runs=False), NOW)
+
+
+def care_after(years: float) -> list[str]:
+    """What there is to say of a site's authorities so long after they were made."""
+    store = SecretStore()
+    Pki(store, "home", "home.arpa", clock=lambda: NOW - datetime.timedelta(days=365 * years)).ensure()
+    standings = Pki(store, "home", "home.arpa").standings()
+    return [care for each in standings if " CA" in each.life.name if (care := care_of_authority(each, NOW))]
+
+
+def test_an_authority_is_warned_of_below_a_third_of_its_life_and_fails_when_it_is_over() -> None:
+    assert care_after(3) == []
+    assert [care.endswith("days: roll it over") for care in care_after(4)] == [True, True]
+    with pytest.raises(AssertionError, match=r"services CA .*: good from"):
+        care_after(5.1)
