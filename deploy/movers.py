@@ -26,6 +26,7 @@ from roles import influxdb, rendering
 from roles import intake as intake_role
 from roles import mosquitto as broker
 from roles.facts import LOADED
+from roles.grafana import files as grafana
 from roles.influxdb import deploy as database
 from roles.intake import files as intake
 from roles.mosquitto import files as mosquitto
@@ -127,6 +128,8 @@ class DatabaseLogin(Mover):
         settings = database.settings(target, port)
         script, stdin = rendering.swap([settings], [settings])
         remote.run(f"{script}; {_SETTLED}", stdin)
+        if self.account == influxdb.DASHBOARDS:
+            remote.run(*grafana.follow(target))
 
     def takes(self, remote: Remote, target: Target, value: bytes) -> bool:
         """As the database says to who shows it."""

@@ -1,9 +1,9 @@
-"""The time-series database."""
+"""The time-series database, the gateway's own numbers in it, and the dashboards that show both."""
 
 from deploy import layer
 from roles.target import Target
 
-ROLES = ("influxdb",)
+ROLES = ("influxdb", "collector", "grafana")
 
 
 def apply(target: Target) -> None:

@@ -29,6 +29,7 @@ __all__ = [
     "accounts",
     "enabled",
     "files",
+    "known",
     "packages",
     "running",
     "stamped",
@@ -150,6 +151,15 @@ def running(
         f"{{ {act}; }}{proof} || {{ rm -f {LOADED}/{shlex.quote(unit)};"
         f" journalctl -u {shlex.quote(unit)} -n 15 --no-pager -o cat >&2;{way_back} exit 1; }}"
     )
+
+
+@operation()
+def known(*units: str) -> Generator[StringCommand, None, None]:
+    """Has systemd read units that only others start, where they have changed."""
+    for unit in units:
+        if host.get_fact(UnitState, unit=unit, loads=[]).get("NeedDaemonReload") == "yes":
+            yield StringCommand("systemctl daemon-reload")
+            return
 
 
 @operation()

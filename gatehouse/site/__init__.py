@@ -3,7 +3,20 @@
 from gatehouse.site.declaration import ClosedPort, Flow, Listener, Page, Secret, Service
 from gatehouse.site.loading import load
 from gatehouse.site.loading import names as site_names
-from gatehouse.site.model import INTERNET, MANAGEMENT, Device, Gateway, Network, Program, Segment, Site, seconds
+from gatehouse.site.model import (
+    INTERNET,
+    MANAGEMENT,
+    Device,
+    Gateway,
+    LocalFile,
+    LocalPackage,
+    Network,
+    Program,
+    Repository,
+    Segment,
+    Site,
+    seconds,
+)
 from gatehouse.site.policy import ForwardRule, InputRule, Policy, derive
 from gatehouse.site.problems import Problem, SiteError
 from gatehouse.site.registry import read as read_registry
@@ -18,11 +31,14 @@ __all__ = [
     "Gateway",
     "InputRule",
     "Listener",
+    "LocalFile",
+    "LocalPackage",
     "Network",
     "Page",
     "Policy",
     "Problem",
     "Program",
+    "Repository",
     "Secret",
     "Segment",
     "Service",

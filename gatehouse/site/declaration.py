@@ -100,12 +100,14 @@ class Service(Declaration):
     `unconfined` is the reason why a unit that faces a network can't be confined; it is then reported as not proven.
     `engines` are the programs that can do the service's work, each with its packages; a site chooses one of them.
     A service with `only_with` is no part of a site that has nothing in that field (`acme`).
+    Where the program comes `from_maker`, and not from Debian, it may be missing: it is then reported as not deployed.
     """
 
     name: str
     title: str
     packages: tuple[str, ...] = ()
     engines: dict[str, tuple[str, ...]] = {}
+    from_maker: bool = False
     units: tuple[str, ...] = ()
     user: str = "root"
     listeners: tuple[Listener, ...] = ()

@@ -273,11 +273,33 @@ class Summaries(Model):
     retention: str = Field(default="26w", pattern=r"^[1-9][0-9]{0,3}[dw]$")
 
 
-class LocalPackage(Model):
-    """A Debian package in the folder that `GATEHOUSE_PACKAGES` names: its file, and its SHA-256 in lower-case hex."""
+class LocalFile(Model):
+    """A file in the folder that `GATEHOUSE_PACKAGES` names, and its SHA-256 in lower-case hex."""
+
+    file: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9.+~_-]*$")
+    sha256: Digest
+
+
+class LocalPackage(LocalFile):
+    """A Debian package there."""
 
     file: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9.+~_-]*\.deb$")
-    sha256: Digest
+
+
+class Repository(Model):
+    """A maker's package repository, and its signing key: a file beside the packages, pinned by its SHA-256."""
+
+    url: str = Field(pattern=r"^https?://[A-Za-z0-9.:_-]+(/[A-Za-z0-9._-]+)*$")
+    suite: str = Field(default="stable", pattern=r"^[a-z0-9.-]+$")
+    component: str = Field(default="main", pattern=r"^[a-z0-9.-]+$")
+    key: LocalFile
+
+
+class Dashboards(Model):
+    """Where Grafana comes from: a package of the operator's, or its maker's repository. From neither, there is none."""
+
+    package: LocalPackage | None = None
+    repository: Repository | None = None
 
 
 class Database(Model):
@@ -368,6 +390,7 @@ class Site(Model):
     database: Database = Database()
     web: Web = Web()
     acme: Acme | None = None
+    dashboards: Dashboards = Dashboards()
     authority: dict[Literal["root", "services", "devices", "firmware"], KeyPlace] = {}
     automatic_reboot: str | None = Field(default="03:30", pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$")
     devices: tuple[Device, ...] = ()

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from gatehouse.site import Site, read_registry
+from lab import packages
 from lab.state import State
 from roles import declared
 
@@ -48,6 +49,7 @@ site = Site(
     ssh={"keys": [_key]},
     time={"servers": ["198.51.100.1"], "pools": False},
     database={"retention": "30d", "summaries": {"every": "1h", "retention": "26w"}},
+    dashboards=packages.dashboards(_state.directory),
     destinations={
         "vendor-cloud": {"addresses": ["198.51.100.80/32", "2001:db8:51::80/128"], "port": 443, "segments": ["iot"]},
     },

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lab.sabotage import broker, database, identities, intake, machine, network, services, web
+from lab.sabotage import broker, dashboards, database, identities, intake, machine, network, services, web
 from lab.sabotage.model import Sabotage
 
 SABOTAGES: tuple[Sabotage, ...] = (
@@ -10,6 +10,7 @@ SABOTAGES: tuple[Sabotage, ...] = (
     *broker.SABOTAGES,
     *database.SABOTAGES,
     *intake.SABOTAGES,
+    *dashboards.SABOTAGES,
     *web.SABOTAGES,
     *machine.SABOTAGES,
     *network.SABOTAGES,

@@ -115,11 +115,13 @@ SABOTAGES = (
             rm -f /etc/systemd/system/mosquitto.service.d/50-gatehouse.conf
             rm -f /etc/systemd/system/chrony.service.d/50-gatehouse.conf
             edit /etc/systemd/system/influxdb.service.d/50-gatehouse.conf '/^(Protect|Private|Restrict|System|IPAdd)/d'
+            edit /etc/systemd/system/grafana-server.service.d/50-gatehouse.conf '/^(Protect|Private|Restrict|System|IPAdd)/d'
             edit /etc/systemd/system/gatehouse-intake.service '/^(Protect|Private|Restrict|System|IPAdd|Capab|NoNew)/d'
             edit /etc/systemd/system/nginx.service.d/50-gatehouse.conf '/^(Protect|Private|Restrict|System|NoNew|Capab)/d'
             edit /etc/systemd/system/dnsmasq.service '/^(Protect|Private|Restrict|Capability|System|NoNew|User)/d'
             systemctl daemon-reload
         """,
-        catches=("host.confines-{mosquitto,chrony,dnsmasq,influxdb,intake,nginx}",),
+        catches=("host.confines-{mosquitto,chrony,dnsmasq,influxdb,intake,grafana,nginx}",),
+        may={"dashboards.tells-nobody": "nothing keeps the dashboards from talking to others"},
     ),
 )

@@ -7,6 +7,7 @@ CREDENTIALS=/etc/mosquitto/gatehouse
 MESSAGES=/usr/lib/gatehouse/python/gatehouse/messages
 DATABASE=/etc/gatehouse/database
 WEB=/etc/gatehouse/web
+DASHBOARDS=/etc/gatehouse/grafana
 
 # edit FILE EXPRESSION: sed -E in place; an edit that changes nothing is no sabotage.
 edit() {
@@ -50,6 +51,46 @@ influxql() {
 from common import Settings
 import one
 one.Engine(Settings.read()).ask(sys.argv[1])' "$1"
+}
+
+# influxql_numbers QUERY: the same, of the database with the gateway's own numbers.
+influxql_numbers() {
+    python3 -B -c 'import sys, dataclasses; sys.path.insert(0, "/usr/lib/gatehouse/database")
+from common import Settings
+import one
+found = Settings.read()
+one.Engine(dataclasses.replace(found, database=found.numbers)).ask(sys.argv[1])' "$1"
+}
+
+# grafana EXPRESSION: edits the dashboards' settings and starts them on that; returns when they answer.
+grafana() {
+    edit $DASHBOARDS/grafana.ini "$1"
+    systemctl restart grafana-server.service
+    timeout 50 python3 -I /usr/lib/gatehouse/dashboards awake
+}
+
+# grafana_source EXPRESSION: the same with what they know of the database.
+grafana_source() {
+    edit $DASHBOARDS/provisioning/datasources/gatehouse.yaml "$1"
+    systemctl restart grafana-server.service
+    timeout 50 python3 -I /usr/lib/gatehouse/dashboards awake
+}
+
+# grafana_account NAME PASSWORD: makes an account, as their administrator.
+grafana_account() {
+    python3 -I - "$@" <<'END'
+import http.client, json, sys
+password = open("/etc/gatehouse/grafana/admin_password").read().strip()
+def ask(path, content, cookie=""):
+    asking = http.client.HTTPConnection("127.0.0.1", 3000, timeout=30)
+    headers = {"Content-Type": "application/json", "Cookie": cookie}
+    asking.request("POST", path, json.dumps(content), headers)
+    answer = asking.getresponse()
+    return answer.status, (answer.headers.get("Set-Cookie") or "").partition(";")[0]
+_, cookie = ask("/login", {"user": "gatehouse-admin", "password": password})
+status, _ = ask("/api/admin/users", {"name": sys.argv[1], "login": sys.argv[1], "password": sys.argv[2]}, cookie)
+sys.exit(status != 200)
+END
 }
 
 # intake FILE EXPRESSION: edits a file of the intake's, its settings or its program, and starts it on that.

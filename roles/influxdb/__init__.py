@@ -3,8 +3,9 @@
 It listens on loopback alone, with a certificate of the site's PKI, and every request needs a login:
 
     gatehouse-admin   the kit's own, from root's files; keeps accounts, retention and summaries as declared
-    intake            writes to the database `gatehouse`, and can do nothing else
-    dashboards        reads it, and can do nothing else
+    intake            writes what devices report to the database `gatehouse`, and can do nothing else
+    collector         writes what the gateway counts to the database `gateway`, and can do nothing else
+    dashboards        reads both, and can do nothing else
 
 While a password is replaced, each has a second user beside it (`intake-2`), and then that one alone.
 
@@ -19,10 +20,14 @@ CA = f"{FOLDER}/ca.crt"
 ADDRESS = "127.0.0.1"
 NAME = "gatehouse"
 """The database of 1.x; the organisation and the bucket of 2.x."""
-ADMIN, INTAKE, DASHBOARDS = "admin", "intake", "dashboards"
-ACCOUNTS = (ADMIN, INTAKE, DASHBOARDS)
-_USERS = {ADMIN: "gatehouse-admin", INTAKE: INTAKE, DASHBOARDS: DASHBOARDS}
-INTAKE_ACCOUNT = "gatehouse-intake"
+NUMBERS = "gateway"
+"""The database of 1.x, the bucket of 2.x, with what the gateway counts itself."""
+ADMIN, INTAKE, COLLECTOR, DASHBOARDS = "admin", "intake", "collector", "dashboards"
+CONSUMERS = (INTAKE, COLLECTOR, DASHBOARDS)
+ACCOUNTS = (ADMIN, *CONSUMERS)
+_USERS = {ADMIN: "gatehouse-admin", **{consumer: consumer for consumer in CONSUMERS}}
+RUNS_AS = {INTAKE: "gatehouse-intake", COLLECTOR: "gatehouse-collector", DASHBOARDS: "grafana"}
+"""Which account of the gateway each consumer is."""
 
 
 def credential(consumer: str) -> str:
@@ -69,7 +74,7 @@ service = Service(
             port=8086,
             encryption="tls",
             authentication="password (1.x) or token (2.x), one a consumer",
-            accounts=("root", INTAKE_ACCOUNT),
+            accounts=("root", *RUNS_AS.values()),
             data="what the devices measured and reported",
             compromise="the intake's credential: false measurements; the dashboards': all measurements are read",
         ),
@@ -112,7 +117,8 @@ service = Service(
         ),
         Secret(name="influxdb.admin", kind="password", rotation_days=365, consumers=("influxdb",)),
         Secret(name="influxdb.intake", kind="password", rotation_days=180, consumers=("influxdb", "intake")),
-        Secret(name="influxdb.dashboards", kind="password", rotation_days=180, consumers=("influxdb", "dashboards")),
+        Secret(name="influxdb.collector", kind="password", rotation_days=180, consumers=("influxdb", "collector")),
+        Secret(name="influxdb.dashboards", kind="password", rotation_days=180, consumers=("influxdb", "grafana")),
     ),
     closed=(
         ClosedPort(port=2003, reason="Graphite in the clear, without login"),

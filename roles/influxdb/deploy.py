@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Callable, Generator, Iterable
 from functools import partial
@@ -15,23 +14,22 @@ from pyinfra.api.command import PyinfraCommand
 from gatehouse.identity import rotation
 from gatehouse.identity.passwords import password
 from gatehouse.site import Site, seconds
-from roles import lifecycle, nftables
+from roles import lifecycle, nftables, packages
 from roles.influxdb import (
     ACCOUNTS,
     ADMIN,
     CA,
-    DASHBOARDS,
+    CONSUMERS,
     FOLDER,
-    INTAKE,
-    INTAKE_ACCOUNT,
     NAME,
+    NUMBERS,
+    RUNS_AS,
     host_name,
     login,
-    packages,
     secret_name,
     service,
 )
-from roles.influxdb.facts import Deployed, Differences
+from roles.influxdb.facts import Differences
 from roles.target import Target
 
 UNIT = service.units[0]
@@ -64,27 +62,14 @@ def apply(target: Target) -> None:
 def deployed(site: Site, *steps: Step) -> Generator[PyinfraCommand, None, None]:
     """Installs the engine's package where that is the operator's own, then runs the steps; says so where it can't."""
     engine = site.database.engine
-    if not host.get_fact(Deployed, package=PACKAGE[engine]):
-        # Debian's is installed with all the others, by `base`.
-        package = packages.local(site) if engine not in service.engines else None
-        if package is not None:
-            yield StringCommand(_install(package), _stdin=base64.b64encode(package.read_bytes()).decode())
-        elif engine not in service.engines:
-            logger.warning(f"{host.print_prefix}{engine} is not deployed: {packages.why_not(site)}")
+    # Debian's is installed with all the others, by `base`.
+    if engine not in service.engines:
+        why = yield from packages.installed(PACKAGE[engine], "database", site, site.database.package)
+        if why:
+            logger.warning(f"{host.print_prefix}{engine} is not deployed: {why}")
             return
     for step in steps:
         yield from step()
-
-
-def _install(package: Path) -> str:
-    """Shell that installs a package from its standard input, without starting its service."""
-    return (
-        "set -eu; export SYSTEMD_OFFLINE=1 DEBIAN_FRONTEND=noninteractive; P=" + lifecycle.POLICY + ";"
-        " D=$(mktemp -d); trap 'rm -rf $D $P; env -u SYSTEMD_OFFLINE systemctl daemon-reload' EXIT;"
-        " printf '#!/bin/sh\\n# Gatehouse\\nexit 101\\n' >$P; chmod 0755 $P; chmod 0755 $D;"
-        f" base64 -d >$D/{package.name}; apt-get -q -y --no-install-recommends -o DPkg::Lock::Timeout=120"
-        f" -o Dpkg::Options::=--force-confold install $D/{package.name}"
-    )
 
 
 def settled() -> Generator[StringCommand, None, None]:
@@ -129,11 +114,12 @@ def settings(target: Target, port: int) -> lifecycle.File:
         "port": port,
         "server_name": host_name(target.site.domain),
         "database": NAME,
+        "numbers": NUMBERS,
         "administrator": administrator,
         "password": admins_password,
-        "passwords": {consumer: secret(target, consumer) for consumer in (INTAKE, DASHBOARDS)},
+        "passwords": {consumer: secret(target, consumer) for consumer in CONSUMERS},
         "others": {account: others for account in ACCOUNTS if (others := beside(target, account))},
-        "accounts": {INTAKE: INTAKE_ACCOUNT, DASHBOARDS: "root"},
+        "accounts": RUNS_AS,
         "retention": seconds(database.retention),
         "shard": shard(seconds(database.retention)),
         "summaries": summaries

@@ -157,8 +157,7 @@ def test_its_files_are_nobody_elses(live, evidence):
     wanted = {
         f"{influxdb.FOLDER}/settings.json": "root root 600",
         f"{influxdb.FOLDER}/server.key": "root influxdb 640",
-        influxdb.credential(influxdb.INTAKE): f"root {influxdb.INTAKE_ACCOUNT} 640",
-        influxdb.credential(influxdb.DASHBOARDS): "root root 600",
+        **{influxdb.credential(who): f"root {account} 640" for who, account in influxdb.RUNS_AS.items()},
         STATE: "influxdb influxdb 700",
     }
     listed = str(live.run("stat", "-c", "%n %U %G %a", *wanted).result.get("output"))

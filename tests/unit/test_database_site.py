@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from gatehouse.site import Site, SiteError, derive, seconds
-from roles import declared, influxdb
-from roles.influxdb import packages
+from roles import declared, influxdb, packages
 from roles.influxdb.deploy import shard
 from tests.unit.test_site_model import description
 
@@ -66,7 +65,8 @@ def test_a_slip_in_the_database_s_description_is_told_in_the_operator_s_words(
 
 def test_only_accounts_with_business_there_may_connect_to_it_on_the_gateway() -> None:
     rules = {rule.comment: rule.listener.accounts for rule in derive(site(), "gw").local}
-    assert rules == {"influxdb https": ("root", influxdb.INTAKE_ACCOUNT), "influxdb rpc": ("root",)}
+    assert rules["influxdb https"] == ("root", *influxdb.RUNS_AS.values())
+    assert rules["influxdb rpc"] == ("root",)
     assert not [rule for rule in derive(site(), "gw").input if rule.service == "influxdb"]
 
 
@@ -81,22 +81,23 @@ def test_a_package_is_taken_only_if_it_is_the_one_that_the_site_pins(
 ) -> None:
     monkeypatch.setenv(packages.FOLDER, str(tmp_path))
     pinned = site(engine="influxdb2", package=PACKAGE)
-    assert packages.local(pinned) is None
-    assert f"is not in {tmp_path}" in packages.why_not(pinned)
+    assert packages.local(pinned, pinned.database.package) is None
+    assert f"is not in {tmp_path}" in packages.why_not("database", pinned.database.package)
     file = tmp_path / PACKAGE["file"]
     file.write_bytes(b"a package")
-    assert packages.local(pinned) == file
+    assert packages.local(pinned, pinned.database.package) == file
     file.write_bytes(b"another package")
     with pytest.raises(packages.PackageRefused, match="not installed"):
-        packages.local(pinned)
+        packages.local(pinned, pinned.database.package)
 
 
 def test_without_a_folder_or_a_pin_there_is_no_package_and_it_is_said_why(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv(packages.FOLDER, raising=False)
-    assert packages.local(site(engine="influxdb2", package=PACKAGE)) is None
-    assert "GATEHOUSE_PACKAGES names no folder" in packages.why_not(site(engine="influxdb2", package=PACKAGE))
+    pinned = site(engine="influxdb2", package=PACKAGE)
+    assert packages.local(pinned, pinned.database.package) is None
+    assert "GATEHOUSE_PACKAGES names no folder" in packages.why_not("database", pinned.database.package)
     monkeypatch.setenv(packages.FOLDER, str(tmp_path))
-    assert packages.local(site(engine="influxdb2")) is None
-    assert "add `package`" in packages.why_not(site(engine="influxdb2"))
+    assert packages.local(pinned, None) is None
+    assert "add `package`" in packages.why_not("database", None)

@@ -55,9 +55,10 @@ class Database:
                 "port": self.port,
                 "server_name": SERVER,
                 "database": "gatehouse",
+                "numbers": "gateway",
                 "administrator": "gatehouse-admin",
                 "password": "correct-horse",
-                "passwords": {"intake": "-", "dashboards": "-"},
+                "passwords": {"intake": "-", "collector": "-", "dashboards": "-"},
                 "accounts": {},
                 "retention": 30 * DAY,
                 "shard": DAY,
@@ -128,7 +129,10 @@ def test_each_consumer_has_a_token_for_one_thing(database: Database) -> None:
     ids = {bucket["name"]: bucket["id"] for bucket in database.influx.buckets.values()}
     assert rights == {
         "gatehouse intake": {("write", "buckets", ids["gatehouse"])},
-        "gatehouse dashboards": {("read", "buckets", ids[name]) for name in ("gatehouse", "gatehouse-summaries")},
+        "gatehouse collector": {("write", "buckets", ids["gateway"])},
+        "gatehouse dashboards": {
+            ("read", "buckets", ids[name]) for name in ("gatehouse", "gateway", "gatehouse-summaries")
+        },
     }
     assert database.token("intake") != database.token("dashboards")
 
@@ -192,14 +196,16 @@ def test_a_token_is_replaced_with_both_good_until_the_former_one_is_retired(data
     old = database.token("intake")
     coming = database.described(others={"intake": ["intake:new"]})
     assert list(database.engine(coming).differences()) == []
-    moved = database.described(passwords={"intake": "new", "dashboards": "-"}, others={"intake": ["intake:-"]})
+    moved = database.described(
+        passwords={"intake": "new", "collector": "-", "dashboards": "-"}, others={"intake": ["intake:-"]}
+    )
     assert list(database.engine(moved).differences())
     database.engine(moved).settle()
     new = database.token("intake")
     assert new != old and database.influx.authorization(old) and database.influx.authorization(new)
     assert list(database.engine(moved).differences()) == []
     assert database.engine(moved).takes("intake", "new") and database.engine(moved).takes("intake", "-")
-    retired = database.described(passwords={"intake": "new", "dashboards": "-"})
+    retired = database.described(passwords={"intake": "new", "collector": "-", "dashboards": "-"})
     assert list(database.engine(retired).differences()) == ["there is a token that is not declared"]
     database.engine(retired).settle()
     assert database.token("intake") == new
@@ -211,7 +217,9 @@ def test_a_token_is_replaced_with_both_good_until_the_former_one_is_retired(data
 def test_a_replacement_that_dies_leaves_a_good_token_in_the_file(
     database: Database, monkeypatch: pytest.MonkeyPatch, died: str
 ) -> None:
-    moved = database.described(passwords={"intake": "new", "dashboards": "-"}, others={"intake": ["intake:-"]})
+    moved = database.described(
+        passwords={"intake": "new", "collector": "-", "dashboards": "-"}, others={"intake": ["intake:-"]}
+    )
 
     class Died(BaseException):
         pass
@@ -302,7 +310,7 @@ def test_the_compliance_suite_tells_what_is_granted_from_what_is_not(database: D
     assert {v for name, v in found.items() if name.startswith("login:")} == {"refused"}
     assert [found[f"intake:{what}"] for what in ("write", "read", "accounts")] == ["allowed", "refused", "refused"]
     assert [found[f"dashboards:{what}"] for what in ("write", "read", "accounts")] == ["refused", "allowed", "refused"]
-    assert limits == {"gatehouse": 30 * DAY, "gatehouse-summaries": 182 * DAY}
+    assert limits == {"gatehouse": 30 * DAY, "gateway": 30 * DAY, "gatehouse-summaries": 182 * DAY}
     database.influx.passwords["admin"] = "admin"
     for authorization in database.influx.authorizations.values():
         authorization["permissions"] = [{"action": a, "resource": {"type": "buckets"}} for a in ("read", "write")]

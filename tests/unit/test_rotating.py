@@ -32,7 +32,7 @@ def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> House:
     monkeypatch.setattr(vaults, "open_pki", lambda _, vault=None: made.pki(vault))
     monkeypatch.setattr(vaults, "registry_path", lambda _: made.registry)
     with (vault := made.vault()).transaction():
-        for name in ("admin", "intake", "dashboards"):
+        for name in ("admin", "intake", "collector", "dashboards"):
             vault.set(f"influxdb.{name}", f"secret-{name}", "password")
         vault.set("devices/kitchen-01/hmac/1", "00" * 32, "hmac-key")
         vault.set(programs.secret_name("homeassistant"), "secret-of-a-program", "password")
@@ -59,7 +59,7 @@ def test_a_name_that_there_is_not_is_told_with_those_that_there_are(house: House
 def test_where_no_gateway_answers_nothing_is_begun(house: House) -> None:
     before, said = house.vault().generation, []
     outcome = rotating.rotate(house.site, [], said.append)
-    assert len(outcome.failed) == 5 and all("no SSH to 192.0.2.1" in line for line in outcome.failed)
+    assert len(outcome.failed) == 6 and all("no SSH to 192.0.2.1" in line for line in outcome.failed)
     assert not outcome.replaced and rotation.begun(house.vault()) == []
     assert house.vault().generation == before
     assert not any("secret" in line for line in [*said, *outcome.failed])
@@ -71,8 +71,8 @@ def test_a_dry_run_says_what_it_would_do_and_does_nothing(house: House) -> None:
     assert house.vault().generation == before
     names = [line.partition(":")[0] for line in said]
     assert names == [
-        "influxdb.admin", "influxdb.intake", "influxdb.dashboards", "client/gatehouse-intake/key",
-        "devices/kitchen-01/hmac",
+        "influxdb.admin", "influxdb.intake", "influxdb.collector", "influxdb.dashboards",
+        "client/gatehouse-intake/key", "devices/kitchen-01/hmac",
     ]  # fmt: skip
 
 

@@ -40,6 +40,7 @@ KINDS: dict[str, Callable[[Probe], Result]] = {
     "tls": tls.tls,
     "tls-capable": tls.capable,
     "https": https.https,
+    "http": https.http_,
     "mqtt": mqtt.mqtt,
     "ssh": ssh.ssh,
     "nmap": scan.nmap,

@@ -1,8 +1,9 @@
-"""One HTTPS request. What it asks with (a password, a token) comes with the probe, on the agent's standard input."""
+"""One request over HTTP or HTTPS. What it asks with (a password, a token) comes with the probe, on standard input."""
 
 from __future__ import annotations
 
 import http.client
+from typing import Any
 
 from gatehouse.proof.probes.reach import Probe, Result
 from gatehouse.proof.probes.tls import failed, open_session
@@ -17,6 +18,17 @@ def https(probe: Probe) -> Result:
         return agreed
     asking = http.client.HTTPConnection(probe.get("server_name") or probe["address"], probe["port"])
     asking.sock = connection
+    return _asked(probe, asking, agreed)
+
+
+def http_(probe: Probe) -> Result:
+    """The same in the clear."""
+    asking = http.client.HTTPConnection(probe["address"], probe["port"], timeout=probe.get("timeout", 10))
+    return _asked(probe, asking, {})
+
+
+def _asked(probe: Probe, asking: http.client.HTTPConnection, agreed: dict[str, Any]) -> Result:
+    """`cookie` and `location` are what the answer says of them."""
     try:
         body = probe["body"].encode() if "body" in probe else None
         asking.request(probe.get("method", "GET"), probe["path"], body, probe.get("headers", {}))
@@ -26,6 +38,8 @@ def https(probe: Probe) -> Result:
             "outcome": "answered",
             "status": answer.status,
             "body": answer.read(LARGEST).decode("utf-8", "replace"),
+            "cookie": answer.headers.get("Set-Cookie", ""),
+            "location": answer.headers.get("Location", ""),
         }
     except http.client.HTTPException as error:
         return {"outcome": "error", "error": f"no HTTP: {type(error).__name__}"}

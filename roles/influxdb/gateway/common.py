@@ -46,7 +46,9 @@ class Answer(NamedTuple):
 
 @dataclass(frozen=True)
 class Settings:
-    """`settings.json`: durations in seconds, `accounts` says which group may read a consumer's credential.
+    """`settings.json`: `database` is the devices', `numbers` the gateway's own; durations are in seconds.
+
+    `accounts` says which group may read a consumer's credential.
 
     `passwords` are those in use, `others` what is taken beside them while one is replaced: `USER:PASSWORD`, by consumer
     or `ADMIN`. Where no user is named, the user is called as the consumer is.
@@ -56,6 +58,7 @@ class Settings:
     port: int
     server_name: str
     database: str
+    numbers: str
     administrator: str
     password: str
     passwords: dict[str, str]

@@ -13,7 +13,7 @@ from urllib.parse import urlencode
 
 from common import ADMIN, Answer, Http, Settings, Trouble, device, keep, kept, login
 
-RIGHTS = {"intake": "WRITE", "dashboards": "READ"}
+CONSUMERS = ("intake", "collector", "dashboards")
 MESSAGES, SUMMARIES = "messages", "summaries"
 READY = "/ping"
 
@@ -43,17 +43,19 @@ class Engine:
         for user in sorted(users.keys() | wanted.keys()):
             if users.get(user) != wanted.get(user):
                 yield f"user {user} is not as declared"
-        if [name] not in self.rows("SHOW DATABASES"):
-            yield f"there is no database {name}"
-            return
-        policies = self.policies()
-        if any(policies.get(policy) != limits for policy, limits in self.limits().items()):
-            yield "the retention is not as declared"
+        for database in (name, here.numbers):
+            if [database] not in self.rows("SHOW DATABASES"):
+                yield f"there is no database {database}"
+                return
+            found = self.policies(database)
+            if any(found.get(policy) != limits for policy, limits in self.limits(database).items()):
+                yield "the retention is not as declared"
+        policies = self.policies(name)
         if SUMMARIES in policies and not here.summaries or self.summarising() != self.wanted_summaries():
             yield "the summaries are not as declared"
-        for consumer, right in RIGHTS.items():
+        for consumer in CONSUMERS:
             for user, password in here.logins(consumer):
-                if user in users and self.grants(user) != {(name, right)}:
+                if user in users and self.grants(user) != self.rights(consumer):
                     yield f"user {user} has other rights than declared"
                 if not self.lets_in(user, password):
                     yield f"the login of {user} is refused"
@@ -70,17 +72,9 @@ class Engine:
             if administers != wanted.get(user, administers):
                 self.ask(f'DROP USER "{user}"')
         self._settle_administrators()
-        main = self.limits()[MESSAGES]
-        if [name] not in self.rows("SHOW DATABASES"):
-            self.ask(f'CREATE DATABASE "{name}" WITH DURATION {main[0]}s SHARD DURATION {main[1]}s NAME "{MESSAGES}"')
-        policies = self.policies()
-        for policy, (duration, shard, default) in self.limits().items():
-            if policies.get(policy) != (duration, shard, default):
-                verb = "ALTER" if policy in policies else "CREATE"
-                self.ask(
-                    f'{verb} RETENTION POLICY "{policy}" ON "{name}" DURATION {duration}s REPLICATION 1'
-                    f" SHARD DURATION {shard}s{' DEFAULT' * default}"
-                )
+        for database in (name, here.numbers):
+            self._settle_database(database)
+        policies = self.policies(name)
         if self.summarising() != self.wanted_summaries():
             self.ask(f'DROP CONTINUOUS QUERY "{SUMMARIES}" ON "{name}"')
             if wanted_query := self.wanted_summaries():
@@ -88,17 +82,18 @@ class Engine:
         if SUMMARIES in policies and not here.summaries:
             self.ask(f'DROP RETENTION POLICY "{SUMMARIES}" ON "{name}"')
         users = dict(self.rows("SHOW USERS"))
-        for consumer, right in RIGHTS.items():
+        for consumer in CONSUMERS:
             for user, password in here.logins(consumer):
                 if user not in users:
                     self.ask(f"CREATE USER \"{user}\" WITH PASSWORD '{password}'")
                 elif not self.lets_in(user, password):
                     self.ask(f"SET PASSWORD FOR \"{user}\" = '{password}'")
-                if self.grants(user) != {(name, right)}:
+                if self.grants(user) != self.rights(consumer):
                     self.ask(f'REVOKE ALL PRIVILEGES FROM "{user}"')
                     for database, _ in self.grants(user):
                         self.ask(f'REVOKE ALL ON "{database}" FROM "{user}"')
-                    self.ask(f'GRANT {right} ON "{name}" TO "{user}"')
+                    for database, right in sorted(self.rights(consumer)):
+                        self.ask(f'GRANT {right} ON "{database}" TO "{user}"')
             if kept(here, consumer) != here.passwords[consumer]:
                 keep(here, consumer, here.passwords[consumer])
         # Only when every consumer has its new login is a former one, and one that nobody declared, taken away.
@@ -117,7 +112,7 @@ class Engine:
 
     def wanted_users(self) -> dict[str, bool]:
         """The declared users, and whether each is an administrator."""
-        return {user: who == ADMIN for who in (ADMIN, *RIGHTS) for user, _ in self._settings.logins(who)}
+        return {user: who == ADMIN for who in (ADMIN, *CONSUMERS) for user, _ in self._settings.logins(who)}
 
     def enters(self) -> bool:
         """Whether one of the administrator's logins works; what follows uses it."""
@@ -127,6 +122,20 @@ class Engine:
     def takes(self, account: str, value: str) -> bool:
         """Whether a login works: the administrator's, or a consumer's."""
         return self.lets_in(*login(account, value))
+
+    def _settle_database(self, name: str) -> None:
+        limits = self.limits(name)
+        long, portion, _ = limits[MESSAGES]
+        if [name] not in self.rows("SHOW DATABASES"):
+            self.ask(f'CREATE DATABASE "{name}" WITH DURATION {long}s SHARD DURATION {portion}s NAME "{MESSAGES}"')
+        policies = self.policies(name)
+        for policy, (duration, shard, default) in limits.items():
+            if policies.get(policy) != (duration, shard, default):
+                verb = "ALTER" if policy in policies else "CREATE"
+                self.ask(
+                    f'{verb} RETENTION POLICY "{policy}" ON "{name}" DURATION {duration}s REPLICATION 1'
+                    f" SHARD DURATION {shard}s{' DEFAULT' * default}"
+                )
 
     def administrate(self) -> None:
         """On a private instance: makes the administrator, or gives it the password of the settings."""
@@ -147,7 +156,7 @@ class Engine:
     def count(self, name: str) -> int:
         """How many points of a device a query finds, in all retention policies."""
         found = 0
-        for policy in self.policies():
+        for policy in self.policies(self._settings.database):
             query = f'SELECT count(*) FROM "{policy}"./.*/ WHERE "device" = \'{device(name)}\' GROUP BY "device"'
             for series in self.series(query):
                 found += max((int(v) for v in series["values"][0][1:] if v is not None), default=0)
@@ -159,16 +168,25 @@ class Engine:
 
     # questions
 
-    def limits(self) -> dict[str, tuple[int, int, bool]]:
+    def rights(self, consumer: str) -> set[tuple[str, str]]:
+        """What a consumer shall be able to do."""
+        both = self._settings.database, self._settings.numbers
+        return {
+            "intake": {(both[0], "WRITE")},
+            "collector": {(both[1], "WRITE")},
+            "dashboards": {(database, "READ") for database in both},
+        }[consumer]
+
+    def limits(self, database: str) -> dict[str, tuple[int, int, bool]]:
         """The declared retention policies: duration and shard duration in seconds, whether writes go there."""
         found = {MESSAGES: (self._settings.retention, self._settings.shard, True)}
-        if self._settings.summaries:
+        if self._settings.summaries and database == self._settings.database:
             found[SUMMARIES] = (self._settings.summaries["retention"], self._settings.summaries["shard"], False)
         return found
 
-    def policies(self) -> dict[str, tuple[int, int, bool]]:
+    def policies(self, database: str) -> dict[str, tuple[int, int, bool]]:
         """The retention policies that there are."""
-        rows = self.rows(f'SHOW RETENTION POLICIES ON "{self._settings.database}"')
+        rows = self.rows(f'SHOW RETENTION POLICIES ON "{database}"')
         return {name: (_seconds(long), _seconds(shard), default) for name, long, shard, _, default in rows}
 
     def grants(self, user: str) -> set[tuple[str, str]]:

@@ -27,7 +27,7 @@ LABEL = "gatehouse "
 # What influxd adds to a user's name, to call the token that `influxd recovery auth create-operator` makes.
 RECOVERY = "'s Recovery Token"
 ALWAYS = "range(start: 1677-09-22T00:00:00Z, stop: 2262-04-11T00:00:00Z)"
-RIGHTS = {"intake": "write", "dashboards": "read"}
+CONSUMERS = ("intake", "collector", "dashboards")
 
 
 class Engine:
@@ -99,7 +99,7 @@ class Engine:
         if (self._summary_bucket in buckets) != bool(here.summaries) or self._task_flux() != self._wanted_flux():
             yield "the summaries are not as declared"
         authorizations = self._authorizations()
-        for consumer in RIGHTS:
+        for consumer in CONSUMERS:
             mine = [a for a in authorizations if a.get("description") == self._label(consumer)]
             if len(mine) != 1 or mine[0]["status"] != "active" or _scope(mine[0]) != self._scope(consumer, buckets):
                 yield f"the token of {consumer} has other rights than declared"
@@ -121,7 +121,7 @@ class Engine:
         buckets = self._buckets()
         authorizations = self._authorizations()
         good = set()
-        for consumer in RIGHTS:
+        for consumer in CONSUMERS:
             mine = [a for a in authorizations if a.get("description") == self._label(consumer)]
             right = self._scope(consumer, buckets)
             if len(mine) == 1 and mine[0]["status"] == "active" and _scope(mine[0]) == right and self._works(consumer):
@@ -161,8 +161,8 @@ class Engine:
     def _labels(self, *consumers: str) -> set[str]:
         """What declared tokens are called, those taken beside the ones in use, too."""
         others = self._settings.others
-        found = {self._label(consumer) for consumer in consumers or RIGHTS}
-        return found | {f"{LABEL}{c} {generation(v)}" for c in consumers or RIGHTS for v in others.get(c, ())}
+        found = {self._label(consumer) for consumer in consumers or CONSUMERS}
+        return found | {f"{LABEL}{c} {generation(v)}" for c in consumers or CONSUMERS for v in others.get(c, ())}
 
     def _settle_buckets(self) -> None:
         buckets = self._buckets()
@@ -205,7 +205,7 @@ class Engine:
     def erase(self, name: str) -> None:
         """Deletes every point of a device, in all buckets."""
         span = {"start": "1677-09-21T00:12:43.145224194Z", "stop": "2262-04-11T23:47:16.854775806Z"}
-        for bucket in self.limits():
+        for bucket in self._devices_buckets:
             path = "/api/v2/delete?" + urlencode({"org": self._settings.database, "bucket": bucket})
             self.ask("POST", path, {**span, "predicate": f'device="{device(name)}"'})
 
@@ -217,7 +217,9 @@ class Engine:
             ' |> group(columns: ["_measurement", "device", "kind"]) |> max() |> group() |> sum()'
         )
         return sum(
-            int(row["_value"]) for bucket in self.limits() for row in self._query(flux.replace("{bucket}", bucket))
+            int(row["_value"])
+            for bucket in self._devices_buckets
+            for row in self._query(flux.replace("{bucket}", bucket))
         )
 
     def devices(self) -> list[str]:
@@ -226,8 +228,8 @@ class Engine:
             f'from(bucket: "{{bucket}}") |> {ALWAYS} |> last() |> keep(columns: ["device"]) |> group()'
             ' |> unique(column: "device")'
         )
-        found = {row["device"] for bucket in self.limits() for row in self._query(flux.replace("{bucket}", bucket))}
-        return sorted(found)
+        buckets = self._devices_buckets
+        return sorted({row["device"] for bucket in buckets for row in self._query(flux.replace("{bucket}", bucket))})
 
     # questions
 
@@ -235,9 +237,18 @@ class Engine:
     def _summary_bucket(self) -> str:
         return f"{self._settings.database}-{SUMMARIES}"
 
+    @property
+    def _numbers_bucket(self) -> str:
+        return self._settings.numbers
+
+    @property
+    def _devices_buckets(self) -> list[str]:
+        return [bucket for bucket in self.limits() if bucket != self._numbers_bucket]
+
     def limits(self) -> dict[str, tuple[int, int]]:
         """The declared buckets: retention and shard group duration in seconds."""
-        found = {self._settings.database: (self._settings.retention, self._settings.shard)}
+        both = self._settings.database, self._numbers_bucket
+        found = dict.fromkeys(both, (self._settings.retention, self._settings.shard))
         if self._settings.summaries:
             found[self._summary_bucket] = (self._settings.summaries["retention"], self._settings.summaries["shard"])
         return found
@@ -256,9 +267,11 @@ class Engine:
         )
 
     def _scope(self, consumer: str, buckets: dict[str, dict[str, Any]]) -> set[tuple[str, str]]:
-        """What a consumer's token may do: the intake writes to the one bucket, the dashboards read what there is."""
-        names = [self._settings.database] if consumer == "intake" else list(self.limits())
-        return {(RIGHTS[consumer], buckets[name]["id"]) for name in names}
+        """What a consumer's token may do: two write to a bucket each, the dashboards read what there is."""
+        into = {"intake": self._settings.database, "collector": self._numbers_bucket}.get(consumer)
+        if into:
+            return {("write", buckets[into]["id"])}
+        return {("read", buckets[name]["id"]) for name in self.limits()}
 
     def _organisation(self) -> str:
         found = self.ask("GET", "/api/v2/orgs?" + urlencode({"org": self._settings.database}))["orgs"]

@@ -1,0 +1,88 @@
+"""`python3 -m gatehouse.collector SETTINGS`: takes one reading of everything and writes it to the database.
+
+What can't be read is said and left out; the exit status is 1 then, and what could be read is written all the same.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from gatehouse.collector import readings
+from gatehouse.errors import GatehouseError
+from gatehouse.messages.influx import Database
+
+SECONDS = 20  # for one of the programs that are asked
+AGAIN = "60 seconds ago"  # where no reading was taken before
+
+
+def main(arguments: list[str]) -> int:
+    """Exit status: 0, 1 where something could not be read or nothing be written, 2 for a wrong call."""
+    if len(arguments) != 1:
+        print("usage: python3 -m gatehouse.collector SETTINGS", file=sys.stderr)
+        return 2
+    try:
+        settings = json.loads(Path(arguments[0]).read_text())
+        database = Database(**{key: value and _path(key, value) for key, value in settings["database"].items()})
+        lines, left_out = collected(settings)
+        moment = time.time_ns()
+        database.write([f"{line} {moment}" for line in lines])
+    except (OSError, ValueError, KeyError, TypeError, GatehouseError) as error:
+        print(f"gatehouse-collector: {type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+    for line in left_out:
+        print(f"gatehouse-collector: {line}", file=sys.stderr)
+    return 1 if left_out else 0
+
+
+def _path(key: str, value: str) -> Any:
+    return Path(value) if key in ("ca", "credential") else value
+
+
+def collected(settings: dict[str, Any]) -> tuple[list[str], list[str]]:
+    """The points of one reading, and what could not be read."""
+    points: list[str] = []
+    left_out: list[str] = []
+
+    def take(what: str, read: Callable[[], Iterable[str]]) -> None:
+        try:
+            points.extend(read())
+        except (OSError, ValueError, KeyError, TypeError, subprocess.SubprocessError) as error:
+            left_out.append(f"{what}: {error}")
+
+    take("firewall", lambda: readings.firewall(_said("nft", "-j", "list", "table", "inet", "gatehouse")))
+    if settings["metrics"]:
+        take("intake", lambda: readings.messages(Path(settings["metrics"]).read_text()))
+    if settings["broker"]:
+        take("broker", lambda: readings.broker(_journal(settings["broker"], Path(settings["cursor"]))))
+    for name, end in settings["certificates"].items():
+        take(f"certificate of {name}", partial(_certificate, name, Path(end)))
+    take("registry", lambda: readings.devices(json.loads(Path(settings["registry"]).read_text())))
+    return points, left_out
+
+
+def _said(*command: str) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=SECONDS, check=False)
+    if done.returncode:
+        raise OSError(f"{command[0]}: {done.stderr.strip()[:120] or done.returncode}")
+    return done.stdout
+
+
+def _journal(unit: str, cursor: Path) -> list[str]:
+    """What a unit logged since the reading before."""
+    since = [] if cursor.exists() else ["--since", AGAIN]
+    return _said("journalctl", "-q", "-o", "cat", "-u", unit, f"--cursor-file={cursor}", *since).splitlines()
+
+
+def _certificate(name: str, end: Path) -> list[str]:
+    return [readings.certificate(name, end.read_text(), time.time())]
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

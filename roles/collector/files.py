@@ -1,0 +1,89 @@
+"""What the collector's role puts on a gateway; `deploy` activates it, `invoke revoke` brings the counts."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import gatehouse
+from gatehouse.site.pages import hosts
+from roles import influxdb, rendering
+from roles.collector import service
+from roles.intake.files import LIBRARY, METRICS, library
+from roles.mosquitto import service as broker
+from roles.nginx import files as nginx
+from roles.target import Target
+
+FOLDER = "/etc/gatehouse/collector"
+SETTINGS, REGISTRY = f"{FOLDER}/collector.json", f"{FOLDER}/devices.json"
+TIMER = service.units[0]
+UNIT = TIMER.replace(".timer", ".service")
+PROGRAM = "/usr/lib/gatehouse/collector"
+STATE = "/var/lib/gatehouse-collector"
+# Whose certificates are watched, and where it is noted until when each is good.
+ENDS = "/run/gatehouse-certificates"
+CERTIFICATES = {
+    "mosquitto": "/etc/mosquitto/gatehouse/server.crt",
+    "influxdb": f"{influxdb.FOLDER}/server.crt",
+}
+
+
+def program() -> list[rendering.File]:
+    """What runs: the library, and its start."""
+    root = Path(gatehouse.__file__).parent
+    own = [rendering.File(f"{LIBRARY}/gatehouse/{s.relative_to(root)}", s.read_bytes()) for s in _sources(root)]
+    return [*library(), *own, rendering.template("collector", PROGRAM, mode=0o755, library=LIBRARY)]
+
+
+def _sources(root: Path) -> list[Path]:
+    return sorted((root / "collector").glob("*.py"))
+
+
+def configuration(target: Target) -> list[rendering.File]:
+    """What is read, and where it is written to."""
+    site = target.site
+    runs = {each.name for each in site.services_of(target.name)}
+    certificates = {name: path for name, path in CERTIFICATES.items() if name in runs}
+    if nginx.service.name in runs:
+        certificates |= {page.name: f"{nginx.folder(page)}/chain.pem" for page in hosts(site, target.name)}
+    one = site.database.engine == "influxdb1"
+    port = site.listener(influxdb.service.name, "https").port
+    content = {
+        "metrics": METRICS if "intake" in runs else "",
+        "broker": broker.units[0] if broker.name in runs else "",
+        "cursor": f"{STATE}/cursor",
+        "certificates": {name: f"{ENDS}/{name}" for name in sorted(certificates)},
+        "registry": REGISTRY,
+        "database": {
+            "engine": site.database.engine,
+            "url": f"https://{influxdb.host_name(site.domain)}:{port}",
+            "address": influxdb.ADDRESS,
+            "ca": influxdb.CA,
+            "credential": influxdb.credential(influxdb.COLLECTOR),
+            **({"database": influxdb.NUMBERS, "user": influxdb.COLLECTOR} if one else {}),
+            **({} if one else {"org": influxdb.NAME, "bucket": influxdb.NUMBERS}),
+        },
+    }
+    return [
+        rendering.File(SETTINGS, json.dumps(content, indent=1).encode()),
+        *(
+            rendering.template(
+                "collector",
+                f"/etc/systemd/system/{unit}",
+                program=PROGRAM,
+                settings=SETTINGS,
+                user=service.user,
+                certificates=certificates,
+                ends=ENDS,
+            )
+            for unit in (UNIT, TIMER)
+        ),
+    ]
+
+
+def registry(target: Target) -> rendering.File:
+    """How many devices of this gateway have each status."""
+    found = Counter(device.status for device in target.site.devices_of(target.name))
+    counts = {status: found[status] for status in ("active", "quarantined", "revoked")}
+    return rendering.File(REGISTRY, json.dumps(counts).encode())
