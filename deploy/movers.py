@@ -22,6 +22,7 @@ from gatehouse.identity.passwords import password
 from gatehouse.identity.pins import broker_host
 from gatehouse.identity.rotation import Phase, RotationError
 from gatehouse.site import Device
+from roles import grafana as grafana_role
 from roles import influxdb, rendering
 from roles import intake as intake_role
 from roles import mosquitto as broker
@@ -260,6 +261,34 @@ class ProgramPassword(Mover):
         return _accepts(remote, target, "passwords", shown)
 
 
+class DashboardsPassword(Mover):
+    """The dashboards' administrator has one password; the operator finds the new one in the vault from then on."""
+
+    first: Phase = "retire"
+    asked_for = False
+    handover = f"`./kit vault.show --name {grafana_role.PASSWORD}` prints what the login page takes"
+    _MISSING = "the dashboards are not deployed there (run harden first)"
+
+    def __init__(self, gateways: Gateways) -> None:
+        super().__init__(grafana_role.PASSWORD, gateways, gateways.running(grafana_role.service.name))
+
+    def check(self) -> None:
+        """Also whether they are there."""
+        super().check()
+        for name in self.where:
+            self.gateways.remote(name).run(f"[ -e {grafana.STEWARD} ] || {{ echo '{self._MISSING}' >&2; exit 1; }}")
+
+    def bring(self, remote: Remote, target: Target) -> None:
+        """Its file, and what the steward makes of it."""
+        file = grafana.secret_file(target, self.name)
+        script, stdin = rendering.swap([file], [file])
+        remote.run(f"{script}; python3 -I {grafana.STEWARD} settle", stdin)
+
+    def takes(self, remote: Remote, target: Target, value: bytes) -> bool:
+        """As the login page says to who types it."""
+        return remote.run(f"exec python3 -I {grafana.STEWARD} tries", value.decode()).strip() == "taken"
+
+
 class PreSharedKey(Mover):
     """A device's key at the broker. There is one at a time: the device is flashed with the new one."""
 
@@ -316,6 +345,12 @@ def _database(gateways: Gateways) -> Iterator[Mover]:
         yield from (DatabaseKey(name, gateways) for name in gateways.running(influxdb.service.name))
 
 
+def _dashboards(gateways: Gateways) -> Iterator[Mover]:
+    wanted = gateways.site.dashboards
+    if (wanted.package or wanted.repository) and gateways.running(grafana_role.service.name):
+        yield DashboardsPassword(gateways)
+
+
 def _intake(gateways: Gateways) -> Iterator[Mover]:
     if gateways.running(intake_role.service.name):
         yield IntakeClient(gateways)
@@ -331,7 +366,7 @@ def _keyed(gateways: Gateways) -> Iterator[Mover]:
             yield PreSharedKey(device, gateways)
 
 
-FAMILIES: tuple[Callable[[Gateways], Iterator[Mover]], ...] = (_database, _intake, _programs, _keyed)
+FAMILIES: tuple[Callable[[Gateways], Iterator[Mover]], ...] = (_database, _dashboards, _intake, _programs, _keyed)
 """In the order in which they are replaced."""
 
 

@@ -58,7 +58,7 @@ def configuration(target: Target) -> list[rendering.File | rendering.Directory]:
             rendering.File(f"{FOLDER}/dashboards/{name}.json", (shown / f"{name}.json").read_bytes(), **_MINE)
             for name in DASHBOARDS
         ),
-        *(rendering.File(path, secret(target, name), **_MINE) for name, path in SECRETS.items()),
+        *(secret_file(target, name) for name in SECRETS),
         rendering.template(
             "grafana",
             SANDBOX,
@@ -102,6 +102,6 @@ def follow(target: Target) -> tuple[str, str]:
     return f"[ -e {shlex.quote(SANDBOX)} ] || exit 0; {script}; {restart}", archive
 
 
-def secret(target: Target, name: str) -> bytes:
+def secret_file(target: Target, name: str) -> rendering.File:
     """The administrator's password, or the key that Grafana's own database is encrypted with."""
-    return target.pki.vault.obtain(name, password, "password") + b"\n"
+    return rendering.File(SECRETS[name], target.pki.vault.obtain(name, password, "password") + b"\n", **_MINE)

@@ -4,6 +4,7 @@
     dashboards awake     waits until Grafana answers, and has its database
     dashboards check     prints what is not as declared, `as declared` where nothing is
     dashboards settle    makes it as declared
+    dashboards tries     says whether a password from standard input is the administrator's: `taken` or `refused`
 
 Exit status 0 for done, 1 for not, with one line that says why. Grafana HTTP API: /api/health, /login; `grafana cli
 admin reset-admin-password --password-from-stdin`. Grafana takes the password of its settings at its very first start
@@ -61,9 +62,10 @@ class Grafana:
                 raise Trouble(f"{why} (look at `journalctl -u grafana-server`)")
             time.sleep(0.2)
 
-    def lets_in(self) -> bool:
-        """Whether the password of the vault is let in. Raises `Trouble` where that can't be said."""
-        status, said = self._ask("POST", "/login", {"user": self._administrator, "password": self._password})
+    def lets_in(self, password: str = "") -> bool:
+        """Whether a password is let in, the vault's where none is given. Raises `Trouble` where that can't be said."""
+        given = {"user": self._administrator, "password": password or self._password}
+        status, said = self._ask("POST", "/login", given)
         if status >= 500:
             raise Trouble(f"it can't log anybody in: {status} {said.get('message', '')} (is its database locked?)")
         return status == 200
@@ -123,7 +125,13 @@ def settle(grafana: Grafana) -> None:
         raise Trouble("the login is refused although its password was set (five wrong ones bar it for five minutes)")
 
 
-COMMANDS = {"awake": Grafana.awake, "check": check, "settle": settle}
+def tries(grafana: Grafana) -> None:
+    """One login, with what stands on standard input."""
+    grafana.awake()
+    print("taken" if grafana.lets_in(sys.stdin.readline().strip() or "-") else "refused")
+
+
+COMMANDS = {"awake": Grafana.awake, "check": check, "settle": settle, "tries": tries}
 
 
 def main(arguments: list[str]) -> int:
