@@ -14,7 +14,8 @@ from gatehouse.errors import GatehouseError
 from gatehouse.identity import Credential, Pki
 from gatehouse.site import Device, Site
 from gatehouse.site.registry_writer import Registry
-from roles import intake, rendering
+from roles import collector, intake, rendering
+from roles.collector import files as collector_files
 from roles.intake import files as intake_files
 from roles.mosquitto import files as mosquitto
 from roles.mosquitto import service as broker
@@ -145,7 +146,8 @@ def bring(remote: Remote, target: Target, devices: Sequence[Device]) -> None:
 
 
 def _apply(remote: Remote, target: Target, mine: Sequence[Device], devices: Sequence[Device]) -> None:
-    """Firewall first, and what it does not let go on; then the broker and the open sessions, then the intake's keys.
+    """Firewall first, and what it does not let go on; then the broker and the open sessions, then the intake's
+    keys, and what is counted.
 
     Each is tried, whatever becomes of the others. Raises `RemoteError`.
     """
@@ -157,6 +159,8 @@ def _apply(remote: Remote, target: Target, mine: Sequence[Device], devices: Sequ
         steps.append(lambda: update_broker(remote, target, devices))
     if intake.service.name in runs:
         steps.append(lambda: _update_intake(remote, target))
+    if collector.service.name in runs:
+        steps.append(lambda: _update_counts(remote, target))
     failed = []
     for step in steps:
         try:
@@ -177,6 +181,11 @@ def _update_firewall(remote: Remote, target: Target, mine: Sequence[Device]) -> 
 def _update_intake(remote: Remote, target: Target) -> None:
     keys = intake_files.keys(target)
     remote.run(*rendering.swap([keys], [keys]))
+
+
+def _update_counts(remote: Remote, target: Target) -> None:
+    counts = collector_files.registry(target)
+    remote.run(*rendering.swap([counts], [counts]))
 
 
 def update_broker(remote: Remote, target: Target, cut: Sequence[Device] = ()) -> None:
