@@ -7,8 +7,11 @@ from collections.abc import Mapping
 from gatehouse.messages.forms import Message
 from gatehouse.messages.refusal import Refused
 
-WIDTH = 256
-"""How many sequence numbers below the highest a message may come late."""
+WIDTH = 4096
+"""How many sequence numbers below the highest a message may come late.
+
+A client library that has a backlog may send what is new ahead of it when it connects again; paho-mqtt 1.6 does.
+"""
 _MASK = (1 << WIDTH) - 1
 
 Place = tuple[str, int]

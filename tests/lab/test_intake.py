@@ -169,26 +169,23 @@ def test_a_revoked_devices_messages_are_refused_at_once_and_without_a_restart(
     assert gateway("systemctl show -p ActiveEnterTimestampMonotonic gatehouse-intake.service") == since
 
 
-@pytest.mark.parametrize(
-    "misbehaving",
-    [
+def test_what_misbehaving_devices_send_is_counted_by_its_reason_and_not_stored(
+    gateway: Gateway, site: Site, pki: Pki, reporting: tuple[str, ...]
+) -> None:
+    for misbehaving in (
         {"tampered": "bad-signature", "unsigned": "form-not-allowed"},
         {"forged": "bad-signature", "late": "too-old"},
         {"replayed": "replay", "early": "from-the-future"},
         {"oversize": "too-large", "wrong-topic": "wrong-topic"},
-    ],
-    ids=" and ".join,
-)
-def test_what_misbehaving_devices_send_is_counted_by_its_reason_and_not_stored(
-    gateway: Gateway, site: Site, pki: Pki, reporting: tuple[str, ...], misbehaving: dict[str, str]
-) -> None:
-    before = {reason: refused(gateway, reason) for reason in misbehaving.values()}
-    stored_before = counted(gateway, "stored_total")
-    played = simulator.play(site, pki, dict(zip(reporting, misbehaving, strict=True)), interval=0.02, messages=5)
-    assert [each["sent"] for each in played.values()] == [5, 5]
-    for reason, number in before.items():
-        wait(lambda reason=reason, number=number: refused(gateway, reason) == number + 5, f"{reason}: five", 15)
-    assert counted(gateway, "stored_total") == stored_before + 5 * ("replayed" in misbehaving)
+    ):
+        before = {reason: refused(gateway, reason) for reason in misbehaving.values()}
+        stored_before = counted(gateway, "stored_total")
+        played = simulator.play(site, pki, dict(zip(reporting, misbehaving, strict=True)), interval=0.02, messages=5)
+        assert [each["sent"] for each in played.values()] == [5, 5]
+        for reason, number in before.items():
+            wait(lambda reason=reason, number=number: refused(gateway, reason) == number + 5, f"{reason}: five", 15)
+        # Of what is replayed the first is good.
+        assert counted(gateway, "stored_total") == stored_before + 5 * ("replayed" in misbehaving)
 
 
 def test_two_devices_that_flood_are_stored_whole_in_bounded_memory(
