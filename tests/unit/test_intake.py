@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from gatehouse.messages import LARGEST_CONTENT, REASONS, MessageError, keyfile, sign
+from gatehouse.messages import LARGEST_CONTENT, REASONS, MessageError, keyfile, sign, sign_json
 from gatehouse.messages.counts import Counts
 from gatehouse.messages.influx import Rejected, Unavailable
 from gatehouse.messages.intake import WINDOW, Intake
@@ -297,6 +297,21 @@ def test_what_is_refused_is_counted_and_said_with_the_devices_name_whatever_the_
     said = {line for line in bench.said if line.startswith("refused")}
     assert said == {*told, "refused a message of stranger: unknown-device"}
     assert len(bench.broker.acknowledged) == 1 + 11 + 8 + 2
+
+
+def test_a_site_that_takes_json_stores_what_is_signed_and_new(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.begin(json_form=True)
+    good = sign_json(KEY, {"device": "kitchen-01", "a": 1, "timestamp": time.time(), "seq": 7})
+    for each in (good, good, good.replace(b'"a": 1', b'"a": 2'), b'{"a": 1}', bench.message()):
+        bench.broker.publish(each)
+    bench.stored(2)
+    bench.end()
+    assert {reason: count for reason, count in bench.counts.refused.items() if count} == {
+        "replay": 1,
+        "bad-signature": 2,
+    }
+    assert sorted(line.partition(" ")[0] for line in bench.store.points.values()) == ["seq=1i,a=1.0", "seq=7i,a=1.0"]
 
 
 def test_a_flood_of_bad_messages_is_one_line_a_minute_in_the_journal(bench: Bench) -> None:
