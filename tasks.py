@@ -385,14 +385,17 @@ def devices(_: Context, site: str = "lab", json: bool = False) -> None:
 TIERS = {
     "unit": ("-n", "auto", "--dist", "loadfile"),
     "roles": (),
+    "device": (),
     "lab": ("--ignore", "tests/lab/test_sabotage.py"),
 }
 
 
-@task(help={"tier": "only this tier: style, unit, roles or lab", "k": "only tests whose names match (pytest -k)"})
+@task(
+    help={"tier": "only this tier: style, unit, roles, device or lab", "k": "only tests whose names match (pytest -k)"}
+)
 @told
 def test(_: Context, tier: str = "", k: str = "") -> None:
-    """Run every test: style and types, units, rendered files judged by the real programs, the lab."""
+    """Run every test: style and types, units, rendered files judged by the real programs, devices, the lab."""
     from deploy import tools
 
     if tier and tier not in ("style", *TIERS):

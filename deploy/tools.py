@@ -9,13 +9,21 @@ from collections.abc import Callable
 
 from gatehouse.errors import GatehouseError
 
-# command: package that has it
+# command, or path of a file: package that has it
 TOOLS = {
     "ssh": "openssh-client",
     "openssl": "openssl",
     "nft": "nftables",
     "ip": "iproute2",
     "shellcheck": "shellcheck",
+}
+
+# What the library for devices is built and tested with.
+COMPILER = {
+    "gcc": "gcc",
+    "/usr/include/stdlib.h": "libc6-dev",
+    "make": "make",
+    "/usr/include/mbedtls/ssl.h": "libmbedtls-dev",
 }
 
 
@@ -26,7 +34,7 @@ class ToolError(GatehouseError):
 def ensure(log: Callable[[str], None], tools: dict[str, str] | None = None) -> None:
     """Installs what is missing of `tools` ({command: package}). Raises `ToolError`."""
     wanted = TOOLS if tools is None else tools
-    missing = sorted({package for command, package in wanted.items() if not shutil.which(command, path=_path())})
+    missing = sorted({package for name, package in wanted.items() if not _is_here(name)})
     if not missing:
         return
     if os.geteuid() != 0:
@@ -38,6 +46,10 @@ def ensure(log: Callable[[str], None], tools: dict[str, str] | None = None) -> N
         if done.returncode:
             said = [line for line in done.stderr.splitlines() if line.startswith("E:")] or ["apt-get failed"]
             raise ToolError(f"can't install {', '.join(missing)}: {said[-1]} (is the package mirror reachable?)")
+
+
+def _is_here(name: str) -> bool:
+    return os.path.exists(name) if name.startswith("/") else shutil.which(name, path=_path()) is not None
 
 
 def _path() -> str:
