@@ -727,6 +727,49 @@ def firmware_sign(
         print(line)
 
 
+HARDENING = {
+    "profile": "release (for devices that leave the desk) or development, which burns nothing (default: release)",
+    "bluetooth": "the device needs Bluetooth",
+}
+
+
+@task(
+    name="harden",
+    help={
+        **HARDENING,
+        "model": "the devices' model",
+        "chip": "ESP-IDF's target: esp32, esp32s3, esp32c3, … (default: esp32)",
+        "output": "the file to be written (default: sdkconfig.defaults)",
+        "yes": "replace a file that is there",
+    },
+)
+@told
+def firmware_harden(
+    _: Context,
+    model: str,
+    chip: str = "esp32",
+    profile: str = "release",
+    bluetooth: bool = False,
+    output: str = "sdkconfig.defaults",
+    yes: bool = False,
+) -> None:
+    """Write sdkconfig.defaults for an ESP32 that others can lay hands on; each line says why, and what it costs."""
+    from deploy import esp32
+
+    print(esp32.write_defaults(Path(output), model, profile, chip, bluetooth, yes))
+
+
+@task(name="check-config", positional=["sdkconfig"], help={**HARDENING, "sdkconfig": "what `idf.py build` has written"})
+@told
+def firmware_check_config(_: Context, sdkconfig: str, profile: str = "release", bluetooth: bool = False) -> None:
+    """Compare an sdkconfig with the profile: each deviation is a line, and exit status 1."""
+    from deploy import esp32
+
+    found = esp32.check(Path(sdkconfig), profile, bluetooth)
+    print(*found or [f"{sdkconfig}: as the {profile} profile has it"], sep="\n")
+    sys.exit(1 if found else 0)
+
+
 @task(
     name="show", positional=["manifest"], help={**SITE, "manifest": "the file", "image": "compare it with this image"}
 )
@@ -786,7 +829,7 @@ namespace = Collection(
     verify,
     Collection("ca", ca_drop, ca_move_to_backup_key, ca_rollover, ca_status),
     Collection("data", data_backup, data_erase, data_restore),
-    Collection("firmware", firmware_keys, firmware_sign, firmware_show),
+    Collection("firmware", firmware_keys, firmware_sign, firmware_show, firmware_harden, firmware_check_config),
     Collection("message", message_sign, message_verify),
     Collection("lab", lab_up, lab_down, lab_status, lab_shell),
     Collection("token", token_issue, token_rotate),

@@ -24,7 +24,7 @@ def test_the_documented_commands_make_keys_sign_an_image_and_replace_a_key(machi
     assert (no_keys.returncode, no_keys.stdout) == (1, "")
     assert "no keys for firmware" in no_keys.stderr and "Traceback" not in no_keys.stderr
 
-    signing, replacing = commands("firmware.md")
+    signing, replacing, *_ = commands("firmware.md")
     said = machine.did(signing)
     first, second = trusted_keys(Vault.open(machine.vault, [machine.identity]))
     assert f"GATEHOUSE_FIRMWARE_KEY {{ 0x{first.hex(',').replace(',', ', 0x')} }}" in said
