@@ -3,7 +3,7 @@
 from deploy import layer
 from roles.target import Target
 
-ROLES = ("nginx",)
+ROLES = ("nginx", "certbot")
 
 
 def apply(target: Target) -> None:

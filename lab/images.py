@@ -32,7 +32,7 @@ SERVER = (
 )
 TOOLS = (
     "nmap mosquitto-clients python3-paho-mqtt openssl curl bind9-dnsutils tcpdump iputils-ping python3 nftables "
-    "dnsmasq-base chrony netcat-openbsd openssh-client"
+    "dnsmasq-base chrony netcat-openbsd openssh-client pebble"
 )
 
 _SERVER_STEPS = Path(__file__).with_name("server-image.sh")

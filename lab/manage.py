@@ -8,13 +8,14 @@ import socket
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import docker
 from docker.errors import APIError, DockerException
 from docker.models.containers import Container
 
-from lab import engine, images
+from lab import acme, engine, images
 from lab.containers import (
     KIND,
     RECIPE,
@@ -32,7 +33,7 @@ from lab.containers import (
 from lab.errors import LabError
 from lab.plumbing import plumb as plumb_hosts
 from lab.plumbing import refuse_taken_prefixes
-from lab.state import Log, State, locked
+from lab.state import Log, State, locked, write
 from lab.topology import GatewayHost, Topology, load
 from lab.wires import Namespace, left_over
 
@@ -74,6 +75,8 @@ def up(topology: Topology, debian: str = "12", log: Log = print, home: Path | No
         if cables:
             log(f"lab: {cables} cables, SSH answers … {time.monotonic() - started:.0f} s")
         state.pin(pinned)
+        for file, content in acme.anchors(partial(execute, hosts[topology.internet.name]), name).items():
+            write(state.directory / file, content, 0o644)
         return state
 
 

@@ -1,29 +1,34 @@
-"""The internet host: it routes and masquerades for the lab, answers DNS and NTP, and plays the services out there."""
+"""The internet host: it routes and masquerades for the lab, answers DNS and NTP, and plays the services out there.
+
+The public CA is one of these (`lab.acme`).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
+from lab import acme
 from lab.topology import Topology
 
 # On this host `eth0` is Docker's side; the lab's internet is behind this one.
 INTERFACE = "public"
 
-START = """
+START = f"""
 set -e
 nft -f /etc/lab/provider.nft
 pgrep -x dnsmasq >/dev/null || dnsmasq --conf-file=/etc/lab/dnsmasq.conf
 mkdir -p /run/chrony && chown _chrony: /run/chrony
 pgrep -x chronyd >/dev/null || chronyd -x -f /etc/lab/chrony.conf
-"""
+{acme.START}"""
 
 
 def files(topology: Topology) -> dict[str, tuple[bytes, int]]:
-    """`etc/lab/{provider.nft,dnsmasq.conf,chrony.conf}` as path → (content, mode)."""
+    """`etc/lab/{provider.nft,dnsmasq.conf,chrony.conf,acme.json}` as path → (content, mode)."""
     texts = {
         "provider.nft": _firewall(topology),
         "dnsmasq.conf": _names(topology),
         # Serves this machine's clock as it is (-x: never sets it). The lab has no other source of time.
+        "acme.json": acme.CONFIGURATION,
         "chrony.conf": "local stratum 2\nallow all\ncmdport 0\npidfile /run/chrony/chronyd.pid\n",
     }
     return {f"etc/lab/{name}": (text.encode(), 0o644) for name, text in texts.items()}
@@ -70,6 +75,10 @@ def _names(topology: Topology) -> str:
         lines.append(f"address=/{name}/{service.ip}")
     # The pool's names lead to the lab's own clock: real NTP rarely gets out of where labs run.
     lines += [f"address=/pool.ntp.org/{address.ip}" for address in topology.internet.addresses]
+    lines += [f"address=/{acme.NAME}/{address.ip}" for address in topology.internet.addresses]
+    for gateway in topology.gateways:
+        for name in gateway.public_names:
+            lines += [f"address=/{name}/{address.ip}" for address in gateway.port(topology.internet.segment).addresses]
     return "\n".join([*lines, ""])
 
 

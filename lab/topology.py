@@ -49,7 +49,7 @@ class Port:
 class GatewayHost:
     """A gateway as a fresh machine: its ports, its default routers, its resolver, and the TCP ports SSH may be on.
 
-    `debian` overrides the lab's release for this one.
+    `debian` overrides the lab's release for this one. `public_names` lead to it on the internet.
     """
 
     name: str
@@ -58,6 +58,7 @@ class GatewayHost:
     resolver: Address
     ssh_ports: tuple[int, ...] = (22,)
     debian: str | None = None
+    public_names: tuple[str, ...] = ()
 
     def port(self, segment: str) -> Port:
         """The port in a segment; LabError if the gateway has none."""
@@ -203,7 +204,8 @@ def from_site(site: Site, name: str, debian: str | None = None) -> Topology:
         if not routers:
             raise LabError(f"lab {name}: gateway {label!r}: names no router on the internet (give router4)")
         ssh_ports = tuple(dict.fromkeys((gateway.contact.port, site.ssh.port, *site.ssh.former_ports)))
-        made.append(GatewayHost(label, tuple(ports), routers, routers[0], ssh_ports, debian))
+        public = tuple(gateway.public_names.values())
+        made.append(GatewayHost(label, tuple(ports), routers, routers[0], ssh_ports, debian, public))
     return surround(name, tuple(made))
 
 

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from gatehouse.site import Site, read_registry
-from lab import packages
+from lab import acme, packages
 from lab.state import State
 from roles import declared
 
@@ -31,6 +31,7 @@ site = Site(
         "gateway": {
             "contact": {"key": str(_state.key)},
             "resolvers": ["198.51.100.1"],
+            "public_names": {"gateway": "home.example"},
             "networks": {
                 "iot": {"interface": "port-iot", "ipv4": "10.10.10.1/24", "ipv6": "fd10:10:10::1/64"},
                 "management": {"interface": "port-mgmt", "ipv4": "10.10.20.1/24", "ipv6": "fd10:10:20::1/64"},
@@ -50,6 +51,14 @@ site = Site(
     time={"servers": ["198.51.100.1"], "pools": False},
     database={"retention": "30d", "summaries": {"every": "1h", "retention": "26w"}},
     dashboards=packages.dashboards(_state.directory),
+    # The public CA of the lab's own internet, which has to reach port 80.
+    acme={
+        "directory": acme.DIRECTORY,
+        "staging": acme.DIRECTORY,
+        "trust": _state.directory / acme.SERVER,
+        "anchors": _state.directory / acme.ROOTS,
+    },
+    settings={"nginx": {"reachable_from": {"http": ["management", "internet"]}}},
     destinations={
         "vendor-cloud": {"addresses": ["198.51.100.80/32", "2001:db8:51::80/128"], "port": 443, "segments": ["iot"]},
     },

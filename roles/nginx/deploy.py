@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from pyinfra.api import deploy
+import shlex
+from collections.abc import Generator
 
+from pyinfra import host
+from pyinfra.api import StringCommand, deploy, operation
+
+from gatehouse.site.pages import hosts
 from roles import lifecycle
 from roles.nginx import files, service
+from roles.nginx.facts import Enabled
 from roles.target import Target
 
 # The log is in the journal: nothing to rotate.
@@ -28,6 +34,8 @@ def install() -> None:
 
 def configure(target: Target) -> None:
     """The whole set at once, accepted by nginx itself before any of it is replaced."""
+    public = [f"{page.name}.conf" for page in hosts(target.site, target.name) if page.public]
+    forgotten(public, name="Forget public names that are gone")
     lifecycle.files(
         lifecycle.Directory("/etc/gatehouse"),
         *files.configuration(target),
@@ -35,6 +43,13 @@ def configure(target: Target) -> None:
         name="Configure the HTTPS front",
         check=files.CHECK,
     )
+
+
+@operation()
+def forgotten(public: list[str]) -> Generator[StringCommand, None, None]:
+    """A name that the site no longer has is no longer served; its certificate ends by itself."""
+    if gone := sorted(set(host.get_fact(Enabled, folder=files.ENABLED)) - set(public)):
+        yield StringCommand("rm -f -- " + shlex.join(f"{files.ENABLED}/{name}" for name in gone))
 
 
 def activate(target: Target) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from tests.compliance.identities import sessions
 from tests.compliance.isolation import isolation, quarantined_play
 from tests.compliance.live import Live
+from tests.compliance.web import rehearsed, seen
 
 Ask = Callable[[Live], object]
 
@@ -24,8 +25,10 @@ LANES: tuple[dict[str, Ask], ...] = (
     },
     {"reach": lambda live: live.reach, "isolation": isolation},
     {"scans": lambda live: live.scans},
+    {"web": seen},
+    {"renewal": rehearsed},
 )
-_SLOW = ("isolation", "sessions", "quarantined", "intake", "scans")
+_SLOW = ("isolation", "sessions", "quarantined", "intake", "renewal", "scans")
 
 
 def of(areas: set[str]) -> list[Sequence[Ask]]:

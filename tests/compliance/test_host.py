@@ -18,6 +18,7 @@ from roles.kernel.deploy import settings
 from roles.kernel.facts import Settings
 from roles.kernel.operations import wanted
 from roles.target import Target
+from tests.compliance import web
 
 LOG_AT_MOST = 1 << 30  # bytes: `SystemMaxUse` of the role journald
 SPACE_USED = "MESSAGE_ID=ec387f577b844b8fa948f33cad9a75e6"  # systemd.journal-fields(7), SD_MESSAGE_JOURNAL_USAGE
@@ -121,13 +122,27 @@ def test_no_key_of_an_authority_or_for_firmware_is_on_the_gateway(live, evidence
         cannot_prove("no key could be read, so none could be compared")
 
 
+def public_keys(live):
+    """`{name: digest of the public key}` of the certificates that a public CA issued, as they lie on the gateway."""
+    found = {}
+    for page in web.pages(live):
+        chain = live.host.file(f"{web.folder(page)}/chain.pem")
+        if page.public and chain.exists:
+            certificate = read_certificate(page.name, chain.content)
+            if web.issued_for(live, page, certificate):
+                found[page.name] = digest(certificate.public_key())
+    return found
+
+
 @pytest.mark.controls("ETSI-EN-303-645-v3.1.3:5.4-4", "ETSI-EN-303-645-v3.1.3:5.1-1")
+@pytest.mark.asks("web")
 @pytest.mark.check("keys.known")
 def test_every_private_key_is_one_that_the_site_knows(live, evidence):
     """Every private key on the gateway is from the site's vault, of a server or a client of the kit, or SSH's own."""
     names = (name for kind in ("server/", "client/") for name in live.vault.names(kind))
     stored = {name: live.vault.get(name) for name in names if name.endswith("/certificate")}
     known = {digest(read_certificate(name, pem).public_key()): name for name, pem in stored.items()}
+    known |= {spki: f"public name {name}" for name, spki in public_keys(live).items()}
     for key in live.keys:
         mine = known.get(key["spki"]) or (
             "SSH's own" if re.fullmatch(r"/etc/ssh/ssh_host_\w+_key", key["path"]) else None

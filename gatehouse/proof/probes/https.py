@@ -28,7 +28,7 @@ def http_(probe: Probe) -> Result:
 
 
 def _asked(probe: Probe, asking: http.client.HTTPConnection, agreed: dict[str, Any]) -> Result:
-    """`cookie` and `location` are what the answer says of them."""
+    """`headers` have their names in lower case; `cookie` and `location` are what the answer says of them."""
     try:
         body = probe["body"].encode() if "body" in probe else None
         asking.request(probe.get("method", "GET"), probe["path"], body, probe.get("headers", {}))
@@ -37,6 +37,7 @@ def _asked(probe: Probe, asking: http.client.HTTPConnection, agreed: dict[str, A
             **agreed,
             "outcome": "answered",
             "status": answer.status,
+            "headers": {name.lower(): value for name, value in answer.getheaders()},
             "body": answer.read(LARGEST).decode("utf-8", "replace"),
             "cookie": answer.headers.get("Set-Cookie", ""),
             "location": answer.headers.get("Location", ""),
