@@ -801,6 +801,15 @@ def token_issue(_: Context, subject: str, site: str = "lab", gateway: str = "", 
     print(issued.about, file=sys.stderr)
 
 
+@task(name="key", help=SITE)
+@told
+def acme_key(_: Context, site: str = "lab") -> None:
+    """Keep the key that signs DNS updates for a public CA's challenges: base64, from standard input."""
+    from deploy import acmekey
+
+    print(acmekey.keep(_site(site), sys.stdin.read(4096)))
+
+
 @task(name="rotate", help={**SITE, "at-once": "tokens of the former key end now, not when their time is over"})
 @told
 def token_rotate(_: Context, site: str = "lab", at_once: bool = False) -> None:
@@ -827,6 +836,7 @@ namespace = Collection(
     test,
     trust,
     verify,
+    Collection("acme", acme_key),
     Collection("ca", ca_drop, ca_move_to_backup_key, ca_rollover, ca_status),
     Collection("data", data_backup, data_erase, data_restore),
     Collection("firmware", firmware_keys, firmware_sign, firmware_show, firmware_harden, firmware_check_config),

@@ -1,9 +1,9 @@
-"""The HTTPS front, and certificates from a public CA."""
+"""The device API, the HTTPS front, and certificates from a public CA."""
 
 from deploy import layer
 from roles.target import Target
 
-ROLES = ("nginx", "certbot")
+ROLES = ("api", "nginx", "certbot")
 
 
 def apply(target: Target) -> None:

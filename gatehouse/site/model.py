@@ -368,7 +368,7 @@ class Device(Model):
 class Site(Model):
     """What one inventory names: one PKI, one vault, one policy, one registry, and one gateway or forty.
 
-    `psk` opens the broker's listener for devices with a pre-shared key.
+    `psk` opens the broker's listener for devices with a pre-shared key, `api` the device API behind the HTTPS front.
     `state` is where a lab keeps its key, known hosts and vault; other sites have theirs beside the inventory.
     Raises `gatehouse.site.SiteError` with every problem at once.
     """
@@ -385,6 +385,7 @@ class Site(Model):
     broker: Broker = Broker()
     programs: dict[ProgramName, Program] = {}
     psk: bool = False
+    api: bool = False
     messages: Messages = Messages()
     time: Time = Time()
     database: Database = Database()

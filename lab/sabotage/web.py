@@ -1,22 +1,32 @@
-"""Sabotages of the HTTPS front."""
+"""Sabotages of the HTTPS front, and of its certificates."""
 
 from __future__ import annotations
 
 from lab.sabotage.model import Sabotage
 
 _ELSEWHERE = "{iot,guest,internal,internet}"
+_SILENT = "it answers nobody, so silence elsewhere proves nothing"
+_BEHIND = {"dashboards.*": "the dashboards are behind it"}
 
 SABOTAGES = (
     Sabotage(
         name="no-front",
         title="The HTTPS front is stopped",
         breaks="systemctl stop nginx.service",
-        catches=("host.runs-nginx", "gateway.nginx.{https,http}-from-management"),
+        catches=(
+            "host.runs-nginx",
+            "gateway.nginx.https-from-management",
+            "gateway.nginx.http-from-{management,internet}",
+        ),
         may={
-            f"gateway.nginx.{{https,http}}-from-{_ELSEWHERE}": "it answers nobody, so silence elsewhere proves nothing",
-            "scan.tcp-from-management": "a declared port is closed",
+            f"gateway.nginx.https-from-{_ELSEWHERE}": _SILENT,
+            "gateway.nginx.http-from-{iot,guest,internal}": _SILENT,
+            "scan.tcp-from-{management,internet}": "a declared port is closed",
+            "web.*": "it answers nobody",
+            "keys.known": "nobody shows the certificate that a key is known by",
+            **_BEHIND,
         },
-        apart_from=("front-*",),
+        apart_from=("front-*", "*hook*", "*challenge*", "key-for-root-alone"),
     ),
     Sabotage(
         name="front-for-all",
@@ -28,11 +38,119 @@ SABOTAGES = (
             systemctl restart nginx.service
             admit input 'fib daddr . iif type local tcp dport { 80, 443 } counter accept'
         """,
-        catches=(f"gateway.nginx.{{https,http}}-from-{_ELSEWHERE}",),
+        catches=(
+            f"gateway.nginx.https-from-{_ELSEWHERE}",
+            "gateway.nginx.http-from-{iot,guest,internal}",
+        ),
         may={
             "scan.{tcp,other-addresses}-from-*": "what answers is open to a scan, too",
             "gateway.other-addresses-from-*": "the rule names no destination address",
         },
         apart_from=("no-front",),
+    ),
+    Sabotage(
+        name="front-with-old-tls",
+        title="The HTTPS front speaks TLS 1.0 and 1.1, and suites without authenticated encryption",
+        breaks=r"""
+            front nginx.conf 's/ssl_protocols .*/ssl_protocols TLSv1 TLSv1.1 TLSv1.2 TLSv1.3;/;
+                s/ssl_ciphers .*/ssl_ciphers "ALL:@SECLEVEL=0";/'
+        """,
+        catches=("web.tls",),
+        apart_from=("no-front",),
+    ),
+    Sabotage(
+        name="front-without-hsts",
+        title="Browsers are not told to insist on HTTPS",
+        breaks="for file in $(cd $WEB && ls names/*.conf); do front $file '/Strict-Transport-Security \"/d'; done",
+        catches=("web.headers",),
+        apart_from=("no-front", "front-*"),
+    ),
+    Sabotage(
+        name="front-tells-its-version",
+        title="The HTTPS front tells everybody its version",
+        breaks="front nginx.conf 's/server_tokens off/server_tokens on/'",
+        catches=("web.headers",),
+        apart_from=("no-front", "front-*"),
+    ),
+    Sabotage(
+        name="front-compresses",
+        title="The HTTPS front compresses what it answers",
+        breaks="front nginx.conf 's/gzip off;/gzip on; gzip_min_length 1;/'",
+        catches=("web.headers",),
+        apart_from=("no-front", "front-*"),
+    ),
+    Sabotage(
+        name="front-in-the-clear",
+        title="The HTTPS front answers without HTTPS",
+        breaks="front nginx.conf 's/return 301 .*/return 200 here;/'",
+        catches=("web.redirect",),
+        apart_from=("no-front",),
+    ),
+    Sabotage(
+        name="front-for-any-name",
+        title="The HTTPS front shows a certificate to whoever asks for any name",
+        breaks=r"""
+            folder=$(ls -d $WEB/certificates/*/ | head -1)
+            front nginx.conf "s|ssl_reject_handshake on;|ssl_certificate ${folder}chain.pem; ssl_certificate_key ${folder}key.pem;|"
+        """,
+        catches=("web.unknown-names",),
+        apart_from=("no-front",),
+    ),
+    Sabotage(
+        name="front-with-own-certificate",
+        title="The HTTPS front shows a certificate that it made itself for a public name",
+        breaks="""
+            for folder in $WEB/certificates/*.example; do
+                openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 1 -subj /CN=front \\
+                    -keyout $folder/key.pem -out $folder/chain.pem 2>/dev/null
+            done
+            systemctl restart nginx.service
+        """,
+        catches=("web.certificate",),
+        may={
+            "web.{served,renewal,tls,headers}": "it is not what certbot has, and visitors turn away",
+            "keys.known": "certbot's own key is no longer in use",
+        },
+        apart_from=("no-front", "front-*", "*hook*", "unknown-key", "authority-on-the-gateway", "key-for-root-alone"),
+    ),
+    Sabotage(
+        name="no-hook",
+        title="Nobody installs the certificate that was renewed: the deploy hook is gone",
+        breaks="""
+            rm -f /etc/letsencrypt/renewal-hooks/deploy/gatehouse
+            REQUESTS_CA_BUNDLE=/etc/gatehouse/certbot/trust.pem \\
+                certbot renew --quiet --force-renewal --no-random-sleep-on-renew
+        """,
+        catches=("web.served", "web.renewal"),
+        may={"keys.known": "the key of what nobody shows is not known"},
+        apart_from=(
+            "no-front",
+            "front-with-own-certificate",
+            "unknown-key",
+            "authority-on-the-gateway",
+            "no-challenge",
+        ),
+    ),
+    Sabotage(
+        name="key-for-root-alone",
+        title="The renewed key was installed for root alone: the front can't read it at its next start",
+        breaks="chmod 0600 $WEB/certificates/*/key.pem",
+        catches=("web.served",),
+        may={"web.renewal": "what is installed is not as it has to be"},
+        apart_from=("no-front", "front-with-own-certificate", "no-hook", "front-*"),
+    ),
+    Sabotage(
+        name="no-challenge",
+        title="The public CA no longer gets to the gateway's port 80",
+        breaks=r"""firewall '/iifname "br-internet".*comment "nginx http"/d'""",
+        catches=("gateway.nginx.http-from-internet", "web.renewal"),
+        may={"scan.tcp-from-internet": "a declared port is closed"},
+        apart_from=("no-hook",),
+    ),
+    Sabotage(
+        name="no-renewal",
+        title="The timer that renews certificates is disarmed",
+        breaks="systemctl disable --quiet --now certbot.timer",
+        catches=("host.runs-certbot", "web.renewal"),
     ),
 )

@@ -9,6 +9,7 @@ from pathlib import Path
 from pyinfra import host
 from pyinfra.api import StringCommand, deploy, operation
 
+from gatehouse.errors import GatehouseError
 from gatehouse.site.pages import hosts
 from gatehouse.site.web import Acme
 from roles import lifecycle
@@ -87,6 +88,8 @@ def configuration(target: Target) -> list[lifecycle.File]:
     found += [lifecycle.File(TRUST, acme.trust.read_bytes())] if acme.trust else []
     found += [lifecycle.File(ANCHORS, acme.anchors.read_bytes())] if acme.anchors else []
     if acme.dns:
+        if TSIG not in target.pki.vault:
+            raise GatehouseError(f"{target.site.name}: no key for DNS updates in the vault (./kit acme.key keeps one)")
         secret = target.pki.vault.get_text(TSIG).strip()
         found.append(lifecycle.template("certbot", KEY, mode=0o600, dns=acme.dns, secret=secret))
     return found
