@@ -124,7 +124,7 @@ def table(ratios: Sequence[Ratio]) -> str:
 
 def _number(value: float) -> str:
     """Small ratios as people say them: 1/12."""
-    return f"1/{1 / value:.1f}".removesuffix(".0") if value < 0.5 else f"{value:.2f}"
+    return f"1/{1 / value:.1f}".removesuffix(".0") if 0 < value < 0.5 else f"{value:.2f}".removesuffix(".00")
 
 
 def main(

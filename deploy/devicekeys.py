@@ -52,6 +52,11 @@ for device, number, key, highest in notes.execute("SELECT device, number, key, h
         found.setdefault(device, {})[number] = [key, highest]
 json.dump(found, sys.stdout)
 """
+_READS = f"reads() {{ sed -n 's/^gatehouse_intake_reloads_total //p' {intake.METRICS} 2>/dev/null || true; }}"
+_HAS_READ = (
+    'for i in $(seq 100); do [ "$(reads)" = "$read" ] || break; sleep 0.1; done;'
+    ' [ "$(reads)" != "$read" ] || { echo "the intake does not read its keys again (does it run?)" >&2; exit 1; }'
+)
 # Verifies messages with the very file and code that the intake does: a reason of refusal for each, or "".
 _VERIFY = """
 import json, sys
@@ -139,9 +144,10 @@ class _Gateway:
                     self._vault.set(hmac_secret(name, number + 1), raw_key().hex(), "hmac-key")
 
     def _bring(self) -> None:
-        """The intake takes all that the vault has; it reads the file by itself."""
+        """The intake takes all that the vault has: it reads the file by itself within a second, and counts that."""
         file = intake.keys(self._target)
-        self._remote.run(*rendering.swap([file], [file]))
+        script, stdin = rendering.swap([file], [file])
+        self._remote.run(f"{_READS}; read=$(reads); {script}; {_HAS_READ}", stdin)
 
     def _key(self, name: str, number: int) -> bytes:
         return bytes.fromhex(self._vault.get_text(hmac_secret(name, number)))

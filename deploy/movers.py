@@ -10,14 +10,13 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
 
 from deploy import enrolment
 from deploy.devices import bring, update_broker
 from deploy.gateways import Gateways, probed
 from deploy.remote import Remote
 from gatehouse.identity import SecretStore, programs, psk, rotation
-from gatehouse.identity.authority import key_to_pem, new_key, read_key
+from gatehouse.identity.authority import key_to_pem, new_key
 from gatehouse.identity.passwords import password
 from gatehouse.identity.pins import broker_host
 from gatehouse.identity.rotation import Phase, RotationError
@@ -32,8 +31,6 @@ from roles.influxdb import deploy as database
 from roles.intake import files as intake
 from roles.mosquitto import files as mosquitto
 from roles.target import Target
-
-_SETTLED = f"python3 -B {database.STEWARD} settle"
 
 
 class Mover:
@@ -58,7 +55,8 @@ class Mover:
 
     def check(self) -> None:
         """Before anything is begun: is it there, are all gateways."""
-        self.vault.about(self.name)
+        if self.name not in self.vault:
+            raise RotationError("there is none yet (run harden first)")
         for name in self.where:
             self.gateways.remote(name)
 
@@ -128,7 +126,7 @@ class DatabaseLogin(Mover):
         port = target.site.listener(influxdb.service.name, "https").port
         settings = database.settings(target, port)
         script, stdin = rendering.swap([settings], [settings])
-        remote.run(f"{script}; {_SETTLED}", stdin)
+        remote.run(f"{script}; python3 -B {self._STEWARD} settle", stdin)
         if self.account == influxdb.DASHBOARDS:
             remote.run(*grafana.follow(target))
 
@@ -185,49 +183,6 @@ class IntakeClient(Mover):
             return remote.run(f"{intake.CONNECTED} && echo connected || true").strip() == "connected"
         text = value.decode()
         return _accepts(remote, target, "mqtts", {"chain": text, "key": text})
-
-
-class DatabaseKey(Mover):
-    """The key of a gateway's database: who connects to it knows it by the site's root, so nobody has to be told.
-
-    It is read at a start alone, and the database is away for that moment: nothing is lost, but it is not done unasked.
-    """
-
-    kind = "private-key"
-    first: Phase = "move"
-    interrupts = True
-
-    def __init__(self, gateway: str, gateways: Gateways) -> None:
-        self._where = f"server/{influxdb.service.name}-{gateway}"
-        super().__init__(f"{self._where}/key", gateways, [gateway])
-
-    def make(self, used: bytes) -> bytes:
-        """A key; its certificate is issued when it is brought."""
-        return key_to_pem(new_key())
-
-    def replaced(self, vault: SecretStore) -> None:
-        """The certificate is for the key."""
-        vault.delete(f"{self._where}/certificate")
-
-    def bring(self, remote: Remote, target: Target) -> None:
-        """A start with the new one, unless it runs on that already."""
-        files = database.certificate(target)
-        script, stdin = rendering.swap(files, files)
-        runs = f"systemctl is-active --quiet {database.UNIT} && sha256sum --check --status {LOADED}/{database.UNIT}"
-        remote.run(f"{script}; {{ {runs} || systemctl restart {database.UNIT}; }}; {_SETTLED}", stdin)
-
-    def takes(self, remote: Remote, target: Target, value: bytes) -> bool:
-        """Whether it is the key of the certificate that is served."""
-        port = target.site.listener(influxdb.service.name, "https").port
-        place = {"address": influxdb.ADDRESS, "port": port, "server_name": influxdb.host_name(target.site.domain)}
-        found = probed(remote, {"kind": "tls", **place, "ca": target.pki.trust_anchor.decode()})
-        if found.get("outcome") != "agreed":
-            raise RotationError(f"{remote.gateway}: no TLS with the database: {json.dumps(found)[:200]}")
-        served = database.certificate(target)[1].content
-        mine = x509.load_pem_x509_certificate(served)
-        if found["fingerprint"] != mine.fingerprint(hashes.SHA256()).hex():
-            return False
-        return bool(mine.public_key() == read_key(self.name, value).public_key())
 
 
 class ProgramPassword(Mover):
@@ -342,7 +297,6 @@ def _accepts(remote: Remote, target: Target, listener: str, shown: dict[str, str
 def _database(gateways: Gateways) -> Iterator[Mover]:
     if gateways.running(influxdb.service.name):
         yield from (DatabaseLogin(account, gateways) for account in influxdb.ACCOUNTS)
-        yield from (DatabaseKey(name, gateways) for name in gateways.running(influxdb.service.name))
 
 
 def _dashboards(gateways: Gateways) -> Iterator[Mover]:

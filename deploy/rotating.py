@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 
-from deploy import devicekeys, vaults
+from deploy import devicekeys, serverkeys, vaults
 from deploy.gateways import Gateways
 from deploy.movers import Mover, movers
 from gatehouse.errors import GatehouseError
@@ -39,7 +39,8 @@ def rotate(site: Site, only: Sequence[str], say: Say, *, dry: bool = False) -> O
     vault = vaults.open_vault(site)
     pki = vaults.open_pki(site, vault)
     with Gateways(site, pki) as gateways:
-        known, keys = movers(gateways), devicekeys.names(site, vault)
+        known = {**movers(gateways), **serverkeys.movers(gateways)}
+        keys = devicekeys.names(site, vault)
         chosen = _chosen(site, only, known, keys)
         begun = set(rotation.begun(vault))
         if dry:

@@ -51,12 +51,17 @@ def folder(page: Host) -> str:
     return f"{CERTIFICATES}/{page.name}"
 
 
+def server_name(page: Host, gateway: str) -> str:
+    """What the site's PKI calls the server of a name."""
+    return f"web-{page.label}-{gateway}"[:64]
+
+
 def certificate_files(target: Target) -> list[rendering.File]:
     """The site's own names: certificates of its PKI, which know nothing of the others."""
     found = []
     for page in hosts(target.site, target.name):
         if not page.public:
-            server = target.pki.server(f"web-{page.label}-{target.name}"[:64], [page.name])
+            server = target.pki.server(server_name(page, target.name), [page.name])
             chain, key = f"{folder(page)}/chain.pem", f"{folder(page)}/key.pem"
             found += [
                 rendering.File(chain, server.chain_pem),

@@ -37,6 +37,8 @@ def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> House:
         vault.set("devices/kitchen-01/hmac/1", "00" * 32, "hmac-key")
         vault.set(programs.secret_name("homeassistant"), "secret-of-a-program", "password")
     made.pki().client("gatehouse-intake")
+    for page in ("gateway", "dashboards"):
+        made.pki().server(f"web-{page}-gw1", [f"{page}.home.arpa"])
 
     def away(*_: Any) -> None:
         raise RemoteError("gw1: no SSH to 192.0.2.1 port 22: no route to host")
@@ -59,10 +61,18 @@ def test_a_name_that_there_is_not_is_told_with_those_that_there_are(house: House
 def test_where_no_gateway_answers_nothing_is_begun(house: House) -> None:
     before, said = house.vault().generation, []
     outcome = rotating.rotate(house.site, [], said.append)
-    assert len(outcome.failed) == 6 and all("no SSH to 192.0.2.1" in line for line in outcome.failed)
+    assert len(outcome.failed) == 8 and all("no SSH to 192.0.2.1" in line for line in outcome.failed)
     assert not outcome.replaced and rotation.begun(house.vault()) == []
     assert house.vault().generation == before
     assert not any("secret" in line for line in [*said, *outcome.failed])
+
+
+def test_what_no_deploy_has_made_yet_is_told(house: House) -> None:
+    with (vault := house.vault()).transaction():
+        vault.delete("influxdb.intake")
+    outcome = rotating.rotate(house.site, ["influxdb.intake"], print)
+    assert outcome.failed == ["influxdb.intake: there is none yet (run harden first)"]
+    assert "influxdb.intake" not in house.vault()
 
 
 def test_a_dry_run_says_what_it_would_do_and_does_nothing(house: House) -> None:
@@ -72,7 +82,8 @@ def test_a_dry_run_says_what_it_would_do_and_does_nothing(house: House) -> None:
     names = [line.partition(":")[0] for line in said]
     assert names == [
         "influxdb.admin", "influxdb.intake", "influxdb.collector", "influxdb.dashboards",
-        "client/gatehouse-intake/key", "devices/kitchen-01/hmac",
+        "client/gatehouse-intake/key", "server/web-gateway-gw1/key", "server/web-dashboards-gw1/key",
+        "devices/kitchen-01/hmac",
     ]  # fmt: skip
 
 
