@@ -771,6 +771,34 @@ def firmware_check_config(_: Context, sdkconfig: str, profile: str = "release", 
 
 
 @task(
+    name="fuses",
+    help={
+        "chip": "esp32s3 or esp32c3",
+        "profile": HARDENING["profile"],
+        "rehearse": "burn simulated fuses, to see that the plan works",
+        "key": "secure boot's signing key for the rehearsal, PEM (default: a throw-away one)",
+        "backup": "its backup key, likewise",
+    },
+)
+@told
+def firmware_fuses(
+    _: Context,
+    chip: str = "esp32s3",
+    profile: str = "release",
+    rehearse: bool = False,
+    key: str = "",
+    backup: str = "",
+) -> None:
+    """Show which fuses of an ESP32 are burnt, in which order; or rehearse it. Burns nothing real."""
+    from deploy import fuses
+
+    if rehearse:
+        print(fuses.rehearse(chip, profile, key, backup, lambda line: print(line, flush=True)))
+    else:
+        print(fuses.plan(chip, profile))
+
+
+@task(
     name="show", positional=["manifest"], help={**SITE, "manifest": "the file", "image": "compare it with this image"}
 )
 @told
@@ -839,7 +867,9 @@ namespace = Collection(
     Collection("acme", acme_key),
     Collection("ca", ca_drop, ca_move_to_backup_key, ca_rollover, ca_status),
     Collection("data", data_backup, data_erase, data_restore),
-    Collection("firmware", firmware_keys, firmware_sign, firmware_show, firmware_harden, firmware_check_config),
+    Collection(
+        "firmware", firmware_keys, firmware_sign, firmware_show, firmware_harden, firmware_check_config, firmware_fuses
+    ),
     Collection("message", message_sign, message_verify),
     Collection("lab", lab_up, lab_down, lab_status, lab_shell),
     Collection("token", token_issue, token_rotate),

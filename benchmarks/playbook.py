@@ -3,39 +3,25 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks.measure import ROOT, BenchmarkError
 from benchmarks.states import State
+from deploy import environments
 
 ENVIRONMENT = ROOT / ".venv-ansible"
-LOCK = ROOT / "requirements-ansible.lock"
 
 
 def environment(log: Callable[[str], None]) -> Path:
     """The folder with `ansible-playbook`, installed as the lock file says if it is not there. Raises BenchmarkError."""
-    note = ENVIRONMENT / "lock.sha256"
-    wanted = hashlib.sha256(LOCK.read_bytes()).hexdigest()
-    if not note.exists() or note.read_text() != wanted:
-        log(f"installing ansible-core into {ENVIRONMENT.name}")
-        pip = [str(ENVIRONMENT / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", "--no-input"]
-        for command in (
-            [sys.executable, "-m", "venv", "--clear", str(ENVIRONMENT)],
-            [*pip, "install", "--quiet", "--no-deps", "--only-binary", ":all:", "--require-hashes", "-r", str(LOCK)],
-        ):
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
-            if done.returncode != 0:
-                last = (done.stderr.strip().splitlines() or ["no output"])[-1]
-                raise BenchmarkError(f"{LOCK.name}: can't be installed: {last} (is PyPI reachable?)")
-        note.write_text(wanted)
-    return ENVIRONMENT / "bin"
+    try:
+        return environments.environment("ansible", log)
+    except environments.EnvironmentRefused as error:
+        raise BenchmarkError(str(error)) from None
 
 
 def tasks(states: Sequence[State], files: str = "files") -> list[dict[str, Any]]:
