@@ -194,6 +194,7 @@ tcp dport 22 counter accept"
             "destinations.*": "nothing keeps devices in, and nothing translates addresses",
             "gateway.*": "every listener and every closed port answers everywhere",
             "database.other-accounts": "the firewall keeps the other accounts away",
+            "dashboards.other-accounts": "the same",
             "scan.*": "the same for scans, or they take too long: every port answers",
             "quarantine.{isolated,sets-of-*}": "nothing keeps those in quarantine from anything",
         },
