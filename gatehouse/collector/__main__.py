@@ -81,7 +81,7 @@ def _journal(unit: str, cursor: Path) -> list[str]:
 
 
 def _certificate(name: str, end: Path) -> list[str]:
-    return [readings.certificate(name, end.read_text(), time.time())]
+    return [readings.certificate(name, end.read_text(), time.time())] if end.exists() else []
 
 
 if __name__ == "__main__":

@@ -104,8 +104,8 @@ SABOTAGES = (
     ),
     Sabotage(
         name="dashboards-that-tell",
-        title="The dashboards fetch news and report statistics",
-        breaks="grafana 's/^(news_feed_enabled|reporting_enabled) = false/\\1 = true/'",
+        title="The dashboards fetch pictures of people, and plugins",
+        breaks="grafana 's/^(plugin_admin_enabled) = false/\\1 = true/; s/^(disable_gravatar) = true/\\1 = false/'",
         catches=("dashboards.tells-nobody",),
         apart_from=_MINE,
     ),

@@ -26,6 +26,7 @@ SETTINGS = FOLDER / "grafana.ini"
 HOME = "/usr/share/grafana"
 USER = "grafana"
 PATIENCE = 120.0  # seconds: its first start builds its database
+DATABASE_PATIENCE = 30.0
 RESET_SECONDS = 90
 
 
@@ -49,17 +50,19 @@ class Grafana:
 
     def awake(self, patience: float = PATIENCE) -> None:
         """Waits until it answers and has its database. Raises `Trouble` with the last reason why not."""
-        end = time.monotonic() + patience
+        start = time.monotonic()
         while True:
             try:
                 status, said = self._ask("GET", "/api/health")
                 if status == 200:
                     return
-                why = f"it answers {status}, its database is {said.get('database', 'unknown')}"
+                # It is up, and can't get at its database: what holds that rarely lets go by itself.
+                patience = min(patience, DATABASE_PATIENCE)
+                why = f"it answers {status}, its database is {said.get('database', 'unknown')} (is it locked?"
             except Trouble as trouble:
-                why = str(trouble)
-            if time.monotonic() > end:
-                raise Trouble(f"{why} (look at `journalctl -u grafana-server`)")
+                why = f"{trouble} ("
+            if time.monotonic() > start + patience:
+                raise Trouble(f"{why} look at `journalctl -u grafana-server`)".replace("( ", "("))
             time.sleep(0.2)
 
     def lets_in(self, password: str = "") -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import fcntl
 import itertools
 import json
 import os
@@ -33,7 +34,7 @@ class Browser:
             _run("certutil", "-d", database, "-A", "-t", "C,,", "-n", "site", "-i", f"{folder}/anchor.pem")
 
     def __enter__(self) -> Self:
-        ours, theirs = os.pipe(), os.pipe()
+        ours, theirs = _pipe(), _pipe()
         rules = ", ".join(f"MAP {name} {address}" for name, address in self._names.items())
         options = [
             "--headless=new", "--remote-debugging-pipe", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
@@ -42,7 +43,7 @@ class Browser:
             f"--host-resolver-rules={rules}, EXCLUDE 127.0.0.1", "about:blank",
         ]  # fmt: skip
         # It listens on file 3 and answers on file 4.
-        command = ["sh", "-c", f'exec "$@" 3<&{ours[0]} 4>&{theirs[1]}', "sh", "chromium", *options]
+        command = ["bash", "-c", f'exec "$@" 3<&{ours[0]} 4>&{theirs[1]}', "bash", "chromium", *options]
         self._process = subprocess.Popen(
             command, env={**os.environ, "HOME": str(self._folder)}, pass_fds=(ours[0], theirs[1]),
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
@@ -50,10 +51,17 @@ class Browser:
         os.close(ours[0])
         os.close(theirs[1])
         self._to, self._from = ours[1], theirs[0]
-        target = self._ask("Target.createTarget", url="about:blank", width=WIDTH, height=HEIGHT)["targetId"]
+        try:
+            self._begin()
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        return self
+
+    def _begin(self) -> None:
+        target = self._ask("Target.createTarget", url="about:blank")["targetId"]
         self._session = self._ask("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         self._ask("Page.enable")
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -80,7 +88,8 @@ class Browser:
     def until(self, script: str) -> None:
         """Waits until a script comes to something true."""
         end = time.monotonic() + PATIENCE
-        while not self.says(f"Boolean({script})"):
+        # Between two pages there is no document to be asked.
+        while not self.says(f"(() => {{ try {{ return Boolean({script}); }} catch {{ return false; }} }})()"):
             assert time.monotonic() < end, f"{script}: not so after {PATIENCE:.0f} s: {self.text()[:500]!r}"
             time.sleep(0.2)
 
@@ -127,6 +136,15 @@ class Browser:
         line, _, self._read = self._read.partition(b"\0")
         found: dict[str, Any] = json.loads(line)
         return found
+
+
+def _pipe() -> tuple[int, int]:
+    """A pipe whose ends are none of the files that Chromium expects it at."""
+    made = os.pipe()
+    moved = [fcntl.fcntl(file, fcntl.F_DUPFD_CLOEXEC, 10) for file in made]
+    for file in made:
+        os.close(file)
+    return moved[0], moved[1]
 
 
 def _run(*command: str) -> None:

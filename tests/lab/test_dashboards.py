@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 
 import pytest
@@ -60,7 +61,7 @@ def test_every_panel_s_query_is_answered_by_the_database(gateway: Gateway) -> No
         panel: text.replace("$timeFilter", "time > now() - 1h").replace("$__interval", "1m")
         for panel, text in texts.items()
     }
-    assert not [panel for panel, text in queries.items() if "$" in text]
+    assert not [panel for panel, text in queries.items() if re.search(r"\$\w", text)]
     asked = shlex.quote(json.dumps(list(queries.values())))
     # The gateway's own numbers come once a minute.
     gateway.until("! journalctl -q -u gatehouse-collector -o cat | grep -c Finished | grep -qx 0", 90)

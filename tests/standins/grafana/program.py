@@ -48,10 +48,9 @@ enabled = true
 [metrics]
 enabled = true
 [analytics]
-reporting_enabled = true
-check_for_updates = true
-[news]
-news_feed_enabled = true
+feedback_links_enabled = true
+[plugins]
+plugin_admin_enabled = true
 """
 TABLES = """
 create table if not exists user (id integer primary key, login text unique, password text, salt text, is_admin integer);
@@ -187,7 +186,10 @@ class Handler(BaseHTTPRequestHandler):
             self.more["Location"] = "/login"
             return 302, pages.login()
         if path == "/api/user":
-            return (200, {"id": 1, "login": who[0], "isGrafanaAdmin": bool(who[1])}) if who[0] else (401, {})
+            local = self.settings.on("security", "disable_gravatar")
+            avatar = "/public/img/user_profile.png" if local else "/avatar/0123456789abcdef"
+            said = {"id": 1, "login": who[0], "isGrafanaAdmin": bool(who[1]), "avatarUrl": avatar}
+            return (200, said) if who[0] else (401, {"message": "Unauthorized"})
         if path == "/api/frontend/settings":
             return 200, self.frontend()
         if path == "/api/admin/users" and method == "POST":
@@ -239,10 +241,9 @@ class Handler(BaseHTTPRequestHandler):
         said = self.settings
         return {
             "buildInfo": {"version": "9.4.0-standin", "commit": "STAND-IN"},
-            "anonymousEnabled": said.on("auth.anonymous", "enabled"),
-            "disableGravatar": said.on("security", "disable_gravatar"),
-            "reportingEnabled": said.on("analytics", "reporting_enabled"),
-            "newsFeedEnabled": said.on("news", "news_feed_enabled"),
+            "feedbackLinksEnabled": said.on("analytics", "feedback_links_enabled"),
+            "pluginAdminEnabled": said.on("plugins", "plugin_admin_enabled"),
+            "disableUserSignUp": not said.on("users", "allow_sign_up"),
         }
 
     def add_user(self, who, given):
