@@ -27,6 +27,7 @@ HOME = "/usr/share/grafana"
 USER = "grafana"
 PATIENCE = 120.0  # seconds: its first start builds its database
 DATABASE_PATIENCE = 30.0
+ANSWER_SECONDS = 30
 RESET_SECONDS = 90
 
 
@@ -93,11 +94,13 @@ class Grafana:
             raise Trouble(f"the password could not be set, its CLI says: {why[:200]}")
 
     def _ask(self, method: str, path: str, content: dict[str, str] | None = None) -> tuple[int, dict[str, str]]:
-        connection = http.client.HTTPConnection(*self._at, timeout=30)
+        connection = http.client.HTTPConnection(*self._at, timeout=ANSWER_SECONDS)
         try:
             connection.request(method, path, content and json.dumps(content), {"Content-Type": "application/json"})
             answer = connection.getresponse()
             status, text = answer.status, answer.read(100_000)
+        except TimeoutError:
+            raise Trouble(f"no answer to {path} within {ANSWER_SECONDS} s (is its database locked?)") from None
         except (OSError, http.client.HTTPException) as error:
             raise Trouble(f"it does not answer: {error or type(error).__name__}") from None
         finally:
