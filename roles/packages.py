@@ -86,6 +86,11 @@ def local(site: Site, wanted: LocalFile | None) -> Path | None:
     )
 
 
+def checked(site: Site, wanted: LocalFile | None) -> None:
+    """Ends the deploy before anything is changed, where a file is not the pinned one. Raises `PackageRefused`."""
+    local(site, wanted)
+
+
 def _pinned(path: Path, sha256: str) -> Path | None:
     try:
         with path.open("rb") as file:

@@ -20,6 +20,7 @@ PACKAGE = "grafana"
 @deploy("Dashboards")
 def apply(target: Target) -> None:
     """Install, configure, activate; where there is no package, nothing of it."""
+    packages.checked(target.site, target.site.dashboards.package)
     deployed(
         target,
         partial(lifecycle.files._inner, *files.configuration(target)),

@@ -47,6 +47,7 @@ Step = Callable[[], Iterable[PyinfraCommand]]
 @deploy("Database")
 def apply(target: Target) -> None:
     """Install, configure, activate; where there is no package for the engine, nothing of it."""
+    packages.checked(target.site, target.site.database.package)
     engine = target.site.database.engine
     loads = (CONFIGURATION[engine], SANDBOX, f"{FOLDER}/server.crt", f"{FOLDER}/server.key")
     deployed(
