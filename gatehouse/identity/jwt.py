@@ -67,6 +67,12 @@ def public_keys(vault: SecretStore) -> dict[str, str]:
     return found
 
 
+def ensured_public_keys(vault: SecretStore) -> dict[str, str]:
+    """Return the public keys, and make the first key where there is none: for a gateway that serves the API."""
+    vault.obtain(_KEY, lambda: key_to_pem(new_key()), "private-key")
+    return public_keys(vault)
+
+
 def rotate(vault: SecretStore, at_once: bool = False) -> None:
     """Replace the key; tokens of the former one are good until their end, or, `at_once`, not any more."""
     with vault.transaction():

@@ -64,5 +64,6 @@ site = Site(
     },
     programs={"homeassistant": {"reads": ["devices/+/telemetry/#", "devices/+/status"]}},
     psk=True,
+    api=True,
     devices=read_registry(_registry if _registry.exists() else _first),
 )

@@ -117,11 +117,12 @@ SABOTAGES = (
             edit /etc/systemd/system/influxdb.service.d/50-gatehouse.conf '/^(Protect|Private|Restrict|System|IPAdd)/d'
             edit /etc/systemd/system/grafana-server.service.d/50-gatehouse.conf '/^(Protect|Private|Restrict|System|IPAdd)/d'
             edit /etc/systemd/system/gatehouse-intake.service '/^(Protect|Private|Restrict|System|IPAdd|Capab|NoNew)/d'
+            edit /etc/systemd/system/gatehouse-api.service '/^(Protect|Private|Restrict|System|IPAdd|Capab|NoNew)/d'
             edit /etc/systemd/system/nginx.service.d/50-gatehouse.conf '/^(Protect|Private|Restrict|System|NoNew|Capab)/d'
             edit /etc/systemd/system/dnsmasq.service '/^(Protect|Private|Restrict|Capability|System|NoNew|User)/d'
             systemctl daemon-reload
         """,
-        catches=("host.confines-{mosquitto,chrony,dnsmasq,influxdb,intake,grafana,nginx}",),
+        catches=("host.confines-{mosquitto,chrony,dnsmasq,influxdb,intake,grafana,nginx,api}",),
         may={"dashboards.tells-nobody": "nothing keeps the dashboards from talking to others"},
     ),
 )

@@ -7,6 +7,7 @@ CREDENTIALS=/etc/mosquitto/gatehouse
 MESSAGES=/usr/lib/gatehouse/python/gatehouse/messages
 DATABASE=/etc/gatehouse/database
 WEB=/etc/gatehouse/web
+API=/usr/lib/gatehouse/python/gatehouse/api
 DASHBOARDS=/etc/gatehouse/grafana
 
 # edit FILE EXPRESSION: sed -E in place; an edit that changes nothing is no sabotage.

@@ -153,4 +153,53 @@ SABOTAGES = (
         breaks="systemctl disable --quiet --now certbot.timer",
         catches=("host.runs-certbot", "web.renewal"),
     ),
+    Sabotage(
+        name="no-device-api",
+        title="The device API is stopped",
+        breaks="systemctl stop gatehouse-api.service",
+        catches=("host.runs-api", "api.devices"),
+        may={
+            "api.{refuses,read-only}": "it answers nobody",
+            "gateway.api.http-from-*": _SILENT,
+        },
+        apart_from=("no-front", "device-api-*"),
+    ),
+    Sabotage(
+        name="device-api-without-tokens",
+        title="The device API asks nobody for a token",
+        breaks="""
+            edit $API/server.py 's/who = of_request.*/who = "anybody"/'
+            systemctl restart gatehouse-api.service
+        """,
+        catches=("api.refuses",),
+        apart_from=("no-front", "no-device-api", "device-api-*"),
+    ),
+    Sabotage(
+        name="device-api-for-writing",
+        title="The device API takes requests that would change something",
+        breaks="""
+            edit $API/server.py 's/do_POST = do_PUT/do_POST = do_GET; do_PUT/'
+            systemctl restart gatehouse-api.service
+        """,
+        catches=("api.read-only",),
+        apart_from=("no-front", "no-device-api", "device-api-*"),
+    ),
+    Sabotage(
+        name="device-api-for-all",
+        title="The device API listens on every address, and the firewall lets everybody to it",
+        breaks="""
+            edit /etc/systemd/system/gatehouse-api.service '/^IPAddress/d'
+            edit /etc/gatehouse/api/settings.json 's/127\\.0\\.0\\.1/0.0.0.0/'
+            systemctl daemon-reload
+            systemctl restart gatehouse-api.service
+            sleep 1
+            admit input 'fib daddr . iif type local tcp dport 8110 counter accept'
+        """,
+        catches=("gateway.api.http-from-*",),
+        may={
+            "scan.{tcp,other-addresses}-from-*": "what answers is open to a scan, too",
+            "gateway.other-addresses-from-*": "the rule names no destination address",
+        },
+        apart_from=("no-front", "no-device-api", "device-api-*", "no-confinement"),
+    ),
 )

@@ -82,7 +82,7 @@ def configuration(target: Target) -> list[lifecycle.File]:
     settings = {
         "site": site.name,
         "gateway": target.name,
-        "keys": jwt.public_keys(target.pki.vault),
+        "keys": jwt.ensured_public_keys(target.pki.vault),
         "address": ADDRESS,
         "port": site.listener(service.name, "http").port,
     }

@@ -15,7 +15,6 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from deploy import vaults
-from roles import declared
 from tests.checkout import Checkout, Run
 from tests.lab.gateways import Gateway
 
@@ -78,13 +77,15 @@ def test_the_second_run_plans_nothing_for_any_role(first: FirstDeploy, lab_gatew
     quiet = here.pyinfra("--dry")
     assert quiet.status == 0, quiet.text
     titles = {line.split(" | ")[0].strip() for line in first.run.err.splitlines() if " | " in line}
-    assert len(titles) >= len(declared()), titles
+    assert len(titles) >= len(here.site.services), titles
 
 
-def test_a_restart_brings_every_service_back_by_itself(first: FirstDeploy, lab_gateway: Gateway) -> None:
+def test_a_restart_brings_every_service_back_by_itself(
+    first: FirstDeploy, lab_gateway: Gateway, here: Checkout
+) -> None:
     import lab
 
-    units = [unit for service in declared() for unit in service.units]
+    units = [unit for service in here.site.services for unit in service.units]
     assert units
     lab.restart(lab_gateway.name, lab_gateway.host)
     for unit in units:

@@ -8,7 +8,6 @@ import pytest
 
 import lab
 from deploy import vaults
-from roles import declared
 from tests.checkout import SITE_FILE, Checkout, in_its_lab
 from tests.lab.gateways import Gateway
 
@@ -29,7 +28,7 @@ def test_a_debian_13_machine_converges_and_plans_nothing_the_second_time_nor_aft
         checkout.edit(SITE_FILE, ("psk=True", "psk=False"))
         gateway.converge()
         lab.restart(checkout.lab, "gateway")
-        for unit in (unit for service in declared() for unit in service.units):
+        for unit in (unit for service in checkout.site.services for unit in service.units):
             gateway.until(f"systemctl is-active {unit}", 30)
         gateway.stays_converged()
         assert gateway.elsewhere("device", "nc -z -w 3 10.18.10.1 8883 && echo open") == "open\n"

@@ -37,8 +37,8 @@ def without_ssh_for_the_operator(changed: Checkout, segments: str) -> None:
     changed.edit(
         SITE_FILE,
         (
-            "    services=declared(),\n",
-            f'    services=declared(),\n    settings={{"ssh": {{"reachable_from": {{"ssh": {segments}}}}}}},\n',
+            "    settings={",
+            f'    settings={{"ssh": {{"reachable_from": {{"ssh": {segments}}}}}, ',
         ),
     )
 

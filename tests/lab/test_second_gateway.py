@@ -27,6 +27,7 @@ def pair(own_lab: Callable[[str, int], Checkout]) -> Checkout:
         ("10.14.", "10.16."),
         ("fd10:14:", "fd10:16:"),
         ("198.51.100.2/", "198.51.100.3/"),
+        ("home.example", "home-2.example"),
         ("2001:db8:51::2/", "2001:db8:51::3/"),
     ):
         assert old in second, old
