@@ -27,25 +27,30 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 
 SETTINGS = Path("/etc/gatehouse/certbot/settings.json")
 SECONDS = 600  # how long certbot may take for one name
-# What certbot's words mean for the operator: (what it says, what that is).
+# What certbot's words mean for the operator: (a pattern of what it says, what that is). The first that fits counts.
 MEANINGS = (
-    ("rateLimited", "the CA has had too many requests for this name; it is asked again tomorrow"),
-    ("too many", "the CA has had too many requests for this name; it is asked again tomorrow"),
-    ("not yet valid", "the CA's certificate is of another time; is the gateway's clock right? (chronyc tracking)"),
-    ("has expired", "the CA's certificate is of another time; is the gateway's clock right? (chronyc tracking)"),
-    ("CERTIFICATE_VERIFY_FAILED", "what answers as the CA has a certificate that nobody vouches for"),
-    ("NewConnectionError", "the CA does not answer; is the gateway on the internet?"),
-    ("Connection refused", "the CA does not answer; is it the right directory?"),
-    ("timed out", "the CA does not answer in time"),
-    ("Read timed out", "the CA does not answer in time"),
-    ("error:dns", "the CA does not find the name; does it lead to this gateway?"),
-    ("error:connection", "the CA does not reach the gateway; does the name lead here, and port 80 through?"),
-    ("error:unauthorized", "the CA got another answer to its challenge; does the name lead to this gateway?"),
-    ("error:caa", "the name's CAA record forbids this CA"),
-    ("error:rejectedIdentifier", "the CA issues nothing for this name"),
-    ("Some challenges have failed", "the CA's challenge was not met"),
-    ("Unable to determine base domain", "the name server has no zone for the name"),
-    ("Received response from server: ", "the name server refuses the update; is its key the vault's acme/tsig?"),
+    (r"rateLimited|too many", "the CA has had too many requests for this name; it is asked again tomorrow"),
+    (r"(error:|Type: +)dns", "the CA does not find the name; does it lead to this gateway?"),
+    (r"(error:|Type: +)connection", "the CA does not reach the gateway; does the name lead here, and port 80 through?"),
+    (
+        r"(error:|Type: +)unauthorized",
+        "the CA got another answer to its challenge; does the name lead to this gateway?",
+    ),
+    (r"(error:|Type: +)caa", "the name's CAA record forbids this CA"),
+    (r"rejectedIdentifier", "the CA issues nothing for this name"),
+    (r"Unable to determine base domain", "the name server has no zone for the name"),
+    (
+        r"from server: (REFUSED|NOTAUTH)|BADKEY|BADSIG|didn't like the",
+        "the name server refuses the update; is its key acme/tsig?",
+    ),
+    (
+        r"not yet valid|has expired",
+        "the CA's certificate is of another time; is the gateway's clock right? (chronyc tracking)",
+    ),
+    (r"CERTIFICATE_VERIFY_FAILED", "what answers as the CA has a certificate that nobody vouches for"),
+    (r"NewConnectionError|Connection refused", "the CA does not answer; is the gateway on the internet?"),
+    (r"timed out", "the CA does not answer in time"),
+    (r"Some challenges have failed", "the CA's challenge was not met"),
 )
 LIMITED = MEANINGS[0][1]
 
@@ -75,7 +80,7 @@ def explained(said: str) -> str:
     lines = [line.strip() for line in said.splitlines() if line.strip()]
     detail = next((line.removeprefix("Detail: ") for line in lines if line.startswith("Detail:")), "")
     last = detail or next((line for line in reversed(lines) if not re.match(r"(Ask|See|Saving|Hint)", line)), "no word")
-    meaning = next((meaning for words, meaning in MEANINGS if words.lower() in said.lower()), "")
+    meaning = next((meaning for words, meaning in MEANINGS if re.search(words, said, re.IGNORECASE)), "")
     return f"{meaning}: {last[:300]}" if meaning else last[:300]
 
 
