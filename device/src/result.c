@@ -10,5 +10,5 @@ static const char *const words[GH_RESULTS] = {
 
 const char *gh_word(enum gh_result result)
 {
-    return result >= GH_OK && result < GH_RESULTS ? words[result] : "unknown";
+    return (unsigned)result < GH_RESULTS ? words[result] : "unknown";
 }
