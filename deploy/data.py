@@ -21,7 +21,9 @@ from gatehouse.errors import GatehouseError
 from gatehouse.identity import age, read_identities
 from gatehouse.identity.files import sync_directory
 from gatehouse.site import Site
+from roles.grafana import files as grafana
 from roles.influxdb.deploy import STEWARD
+from roles.target import Target
 
 _DEVICE = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _RUN = f"[ -e {STEWARD}/__main__.py ] || {{ echo 'there is no database on it (deploy it first)' >&2; exit 1; }};"
@@ -130,6 +132,12 @@ def restore(site: Site, gateway: str, file: Path, replace: bool) -> str:
             with file.open("rb") as stream, remote.writing(f"{_RUN} restore") as (send, answer):
                 age.decrypt_stream(stream, _Counted(send), identities)
                 found = answer().split()
+            # With InfluxDB 2 every consumer has another token now, and Grafana reads its own when it starts.
+            pki = vaults.open_pki(site)
+            try:
+                remote.run(*grafana.follow(Target(site, gateway, lambda: pki)))
+            except RemoteError as error:
+                raise DataError(f"{error}: the database is restored, the dashboards are not started (harden)") from None
     except OSError as error:
         raise DataError(f"{error.filename or file}: {error.strerror or error} (nothing was restored)") from None
     except age.WrongIdentity:
