@@ -69,7 +69,7 @@ class Secret(Declaration):
     rotation_days: int = Field(ge=1)
     consumers: tuple[str, ...] = ()
     kept: str = ""
-    replaced_by: Literal["harden", "rotate", "ca.move-to-backup-key"] = "rotate"
+    replaced_by: Literal["harden", "rotate", "ca.move-to-backup-key", "token.rotate"] = "rotate"
 
 
 class ClosedPort(Declaration):

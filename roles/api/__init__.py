@@ -3,7 +3,7 @@
 Only where the site says `api=True`. `GET /api/devices` at the gateway's own name, behind the HTTPS front.
 """
 
-from gatehouse.site import Listener, Page, Service
+from gatehouse.site import Listener, Page, Secret, Service
 from roles.nginx import USER as FRONT
 
 service = Service(
@@ -26,4 +26,14 @@ service = Service(
         ),
     ),
     pages=(Page(path="/api/", listener="http"),),
+    secrets=(
+        Secret(
+            name="key that signs tokens",
+            kind="key",
+            rotation_days=180,
+            consumers=("operator",),
+            kept="api/jwt/key",
+            replaced_by="token.rotate",
+        ),
+    ),
 )
