@@ -42,6 +42,7 @@ NEEDED_BY = {"password_file": "password", "psk_file": "key"}
 TRIAL = "gatehouse-trial"  # a user name that nobody has
 PATIENCE = 10.0  # seconds: for a broker to answer
 POLL = 0.02  # seconds: between two looks
+ATTEMPTS = 3  # of a connection that is reset before anything is served
 
 # MQTT 5: CONNECT with clean start, no identifier (§3.1); PUBLISH of nothing at QoS 1 to `gatehouse` as packet 1 (§3.3).
 CONNECT = bytes([0x10, 13, 0, 4, *b"MQTT", 5, 2, 0, 30, 0, 0, 0])
@@ -437,18 +438,23 @@ def _ask(
     context.load_verify_locations(authorities)
     context.check_hostname = False  # The address is known; it is the certificate itself that is compared.
     context.maximum_version = newest
-    try:
-        with socket.create_connection(place, PATIENCE) as plain, context.wrap_socket(plain) as connection:
-            served = connection.getpeercert(binary_form=True) or b""
-            try:
-                connection.sendall(say)
-                return served, connection.recv(4)
-            except (ssl.SSLError, ConnectionError):
-                return served, b""
-    except ssl.SSLError:
-        raise
-    except OSError as error:
-        raise Refused(f"{place[0]} port {place[1]}: {error}") from None
+    for left in reversed(range(ATTEMPTS)):
+        try:
+            with socket.create_connection(place, PATIENCE) as plain, context.wrap_socket(plain) as connection:
+                served = connection.getpeercert(binary_form=True) or b""
+                try:
+                    connection.sendall(say)
+                    return served, connection.recv(4)
+                except (ssl.SSLError, ConnectionError):
+                    return served, b""
+        except ssl.SSLError:
+            raise
+        except OSError as error:
+            # Before anything was served, a busy broker's reset is no answer.
+            if not (left and isinstance(error, ConnectionResetError)):
+                raise Refused(f"{place[0]} port {place[1]}: {error}") from None
+        time.sleep(POLL)
+    raise AssertionError("the last attempt returns or raises")
 
 
 # The way back

@@ -89,7 +89,7 @@ def test_a_restart_brings_every_service_back_by_itself(
     assert units
     lab.restart(lab_gateway.name, lab_gateway.host)
     for unit in units:
-        lab_gateway.until(f"systemctl is-active {unit}", 30)
+        lab_gateway.until(f"systemctl is-active {unit}", 90)
     assert lab_gateway("systemctl --failed --no-legend").strip() == ""
     lab_gateway.stays_converged()
 

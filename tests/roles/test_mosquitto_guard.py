@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import shutil
+import socket
+import ssl
 import stat
+import struct
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -391,3 +395,24 @@ def test_a_listener_where_the_name_is_not_the_keys_is_refused(with_keys: Staged,
     )
     with pytest.raises(guard.Refused, match="does not take the name"):
         guard.check(with_keys.root)
+
+
+def test_a_connection_that_is_reset_is_asked_again_and_one_that_always_is_refused(tmp_path: Path) -> None:
+    authorities = Path(ssl.get_default_verify_paths().cafile or "/etc/ssl/certs/ca-certificates.crt")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        resets = []
+
+        def reset_each() -> None:
+            for _ in range(guard.ATTEMPTS):
+                connection, _ = server.accept()
+                connection.recv(1)
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                connection.close()  # with nothing to linger for: a reset
+                resets.append(connection)
+
+        resetting = threading.Thread(target=reset_each)
+        resetting.start()
+        with pytest.raises(guard.Refused):
+            guard._ask(server.getsockname(), authorities)
+        resetting.join(10)
+    assert len(resets) == guard.ATTEMPTS
