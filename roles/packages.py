@@ -177,5 +177,6 @@ def _from_repository(name: str, repository: Repository) -> str:
     return _quietly(
         f"mkdir -p /etc/apt/keyrings; base64 -d >{key}; chmod 0644 {key}; printf {shlex.quote(text)} >{source};"
         f" apt-get -q update {only} -o APT::Update::Error-Mode=any && {_APT} install {name}"
+        f" && mkdir -p {NOTES} && echo {repository.url} >{NOTES}/{name}"
         f" || {{ rm -f {source} {key}; echo 'gatehouse: nothing installed from {repository.url}' >&2; exit 1; }}"
     )

@@ -14,8 +14,6 @@ from roles.grafana import files
 from roles.grafana.facts import Differences
 from roles.target import Target
 
-PACKAGE = "grafana"
-
 
 @deploy("Dashboards")
 def apply(target: Target) -> None:
@@ -34,7 +32,7 @@ def apply(target: Target) -> None:
 def deployed(target: Target, *steps: partial[Iterable[PyinfraCommand]]) -> Generator[PyinfraCommand, None, None]:
     """Installs the package, then runs the steps; says so where there is none, and the deploy goes on."""
     wanted = target.site.dashboards
-    why = yield from packages.installed(PACKAGE, "dashboards", target.site, wanted.package, wanted.repository)
+    why = yield from packages.installed(files.PACKAGE, "dashboards", target.site, wanted.package, wanted.repository)
     if why:
         logger.warning(f"{host.print_prefix}grafana is not deployed: {why}")
         return

@@ -6,12 +6,13 @@ import shlex
 from pathlib import Path
 
 from gatehouse.identity.passwords import password
-from roles import influxdb, nftables, rendering
+from roles import influxdb, nftables, packages, rendering
 from roles.facts import LOADED
 from roles.grafana import ADDRESS, ADMINISTRATOR, DASHBOARDS, FOLDER, PASSWORD, SOURCE, host_name, service
 from roles.influxdb.deploy import secret as database_secret
 from roles.target import Target
 
+PACKAGE = "grafana"
 UNIT = service.units[0]
 STEWARD = "/usr/lib/gatehouse/dashboards"
 STATE = "/var/lib/grafana"
@@ -26,6 +27,7 @@ SHIPPED = Path(__file__).parent / "dashboards"
 AWAKE = f"python3 -I {STEWARD} awake"
 # What it reads at its start and never again; of the dashboards it notices changes itself.
 LOADS = (
+    f"{packages.NOTES}/{PACKAGE}",
     SETTINGS,
     SECRETS["grafana.secret-key"],
     SOURCES,

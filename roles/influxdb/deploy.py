@@ -50,6 +50,8 @@ def apply(target: Target) -> None:
     packages.checked(target.site, target.site.database.package)
     engine = target.site.database.engine
     loads = (CONFIGURATION[engine], SANDBOX, f"{FOLDER}/server.crt", f"{FOLDER}/server.key")
+    if engine not in service.engines:
+        loads += (f"{packages.NOTES}/{PACKAGE[engine]}",)
     deployed(
         target.site,
         partial(lifecycle.files._inner, *configuration(target, loads), check=CHECK[engine]),

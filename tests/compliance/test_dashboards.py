@@ -34,9 +34,9 @@ def runs_dashboards(live, evidence):
         cannot_prove("this gateway goes without dashboards")
     if not live.host.file(SANDBOX).exists:
         cannot_prove("grafana is not deployed: its package could not be had")
-    version = str(live.run("dpkg-query", "-W", "-f=${Version}", "grafana").result.get("output")).strip()
-    program = f"STAND-IN {version}: this is not Grafana" if "standin" in version else f"grafana {version}"
-    evidence({"from": "gateway", "sent": "package", "got": program})
+    version = str((dashboards.said(answers(live)["health"]) or {}).get("version"))
+    program = f"STAND-IN {version}: this is not Grafana" if "standin" in version else f"Grafana {version}"
+    evidence({"from": "gateway", "sent": "which program answers", "got": program})
 
 
 pytestmark = pytest.mark.usefixtures("runs_dashboards")
@@ -64,6 +64,7 @@ def answers(live):
     probes = {
         **{f"login default {name}/{secret}": dashboards.login(name, secret) for name, secret in dashboards.DEFAULTS},
         "login wrong": dashboards.login(grafana.ADMINISTRATOR, dashboards.WRONG),
+        "health": {"path": "/api/health"},
         "sign up": dashboards.sign_up(),
         **{f"without {name}": probe for name, probe in dashboards.CLOSED.items()},
     }
