@@ -93,7 +93,16 @@ def _table(series):
     return f"<table>{rows}</table><script>{when}</script>"
 
 
-def _lines(series):
+def _by_column(series):
+    """A series for each column: numbers of different kinds are no line."""
+    for each in series:
+        for number, column in enumerate(each["columns"][1:], start=1):
+            named = {**(each.get("tags") or {}), "column": column} if len(each["columns"]) > 2 else each.get("tags")
+            yield {**each, "tags": named, "values": [[row[0], row[number]] for row in each["values"]]}
+
+
+def _lines(given):
+    series = list(_by_column(given))
     points = [(i, row[0], v) for i, s in enumerate(series) for row in s["values"] for v in row[1:] if v is not None]
     if not points:
         return "<p>No data</p>"
