@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import pytest
 
 from gatehouse.site.pages import hosts
@@ -15,21 +12,6 @@ pytestmark = pytest.mark.timeout(600)
 
 PROGRAM = "/usr/lib/gatehouse/certificates"
 FRONT = "10.10.20.1"
-# A client that asks over one connection again and again, and one that downloads slowly: until they are told to stop.
-ASK = """
-import http.client, os, ssl, sys, time
-context = ssl._create_unverified_context()
-one = http.client.HTTPSConnection(sys.argv[1], context=context, timeout=10)
-asked = 0
-while not os.path.exists("/tmp/stop"):
-    one.request("GET", "/", headers={"Host": sys.argv[1]})
-    answer = one.getresponse()
-    answer.read()
-    assert answer.status == 200, answer.status
-    asked += 1
-    time.sleep(0.05)
-print(asked, flush=True)
-"""
 
 
 @pytest.fixture
@@ -51,23 +33,6 @@ def force(gateway: Gateway, name: str) -> None:
     assert gateway(f"{PROGRAM} due").split() == [name]
 
 
-@contextmanager
-def without_the_ca(gateway: Gateway) -> Iterator[None]:
-    """With nobody at the public CA's port."""
-    rule = "table inet away { chain in { type filter hook input priority -5; tcp dport 14000 reject with tcp reset; } }"
-    gateway.elsewhere("internet", f"nft '{rule}'")
-    try:
-        yield
-    finally:
-        gateway.elsewhere("internet", "nft delete table inet away")
-
-
-def why_not(gateway: Gateway) -> str:
-    """Runs what the timer runs, which must fail, and returns what it says."""
-    assert gateway.ask("systemctl start certbot.service", 180).returncode != 0
-    return gateway("journalctl -u certbot.service -n 20 -o cat --no-pager | grep '^certificates: ' | tail -1")
-
-
 def test_a_renewal_drops_nobody_and_what_is_served_then_is_the_new_certificate(gateway: Gateway, name: str) -> None:
     gateway("head -c 8000000 /dev/zero >>/usr/share/gatehouse/web/gateway.html")
     before = fingerprint(gateway, name)
@@ -81,36 +46,6 @@ def test_a_renewal_drops_nobody_and_what_is_served_then_is_the_new_certificate(g
     assert gateway(f"runuser -u www-data -- test -r /etc/gatehouse/web/certificates/{name}/key.pem; echo $?") == "0\n"
     wait(lambda: "whole" in gateway.elsewhere("station", "cat /tmp/asked 2>/dev/null; true"), "the download", 60)
     assert int(gateway.elsewhere("station", "stat -c %s /tmp/got")) > 8_000_000
-    gateway.converge()
-
-
-def test_a_session_that_is_open_goes_on_through_a_renewal(gateway: Gateway, name: str) -> None:
-    gateway.elsewhere("station", "rm -f /tmp/stop /tmp/asked")
-    gateway.elsewhere("station", f"setsid -f python3 -c '{ASK}' {name} >/tmp/asked 2>&1")
-    force(gateway, name)
-    gateway("systemctl start certbot.service", 180)
-    gateway.elsewhere("station", "touch /tmp/stop; sleep 1")
-    said = gateway.elsewhere("station", "cat /tmp/asked").strip()
-    assert said.isdigit() and int(said) > 10, said
-    gateway.converge()
-
-
-def test_without_the_ca_or_its_challenge_the_former_certificate_goes_on(gateway: Gateway, name: str) -> None:
-    before = fingerprint(gateway, name)
-    force(gateway, name)
-    with without_the_ca(gateway):
-        said = why_not(gateway)
-        assert f"{name}: the CA does not answer" in said, said
-    gateway("nft add table inet away; nft 'add chain inet away in { type filter hook input priority -5; }';"
-            " nft add rule inet away in iifname br-internet tcp dport 80 reject with tcp reset")  # fmt: skip
-    try:
-        said = why_not(gateway)
-        assert "the CA does not reach the gateway" in said, said
-    finally:
-        gateway("nft delete table inet away")
-    assert fingerprint(gateway, name) == before
-    gateway("systemctl start certbot.service", 180)
-    assert fingerprint(gateway, name) != before
     gateway.converge()
 
 
