@@ -81,19 +81,23 @@ class Server:
         self._context.load_cert_chain(pem)
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.port = int(self._socket.getsockname()[1])
+        self._socket.settimeout(0.1)
         self._ends = threading.Event()
-        threading.Thread(target=self._serve, daemon=True).start()
+        self._accepts = threading.Thread(target=self._serve, daemon=True)
+        self._accepts.start()
 
     def close(self) -> None:
+        """Ends it. The socket last: its number may be the next server's, and this one must not answer there."""
         self._ends.set()
+        self._accepts.join()
         self._socket.close()
 
     def _serve(self) -> None:
         while not self._ends.is_set():
             try:
                 plain, _ = self._socket.accept()
-            except OSError:
-                return
+            except TimeoutError:
+                continue
             threading.Thread(target=self._talk, args=(plain,), daemon=True).start()
 
     def _talk(self, plain: socket.socket) -> None:
@@ -209,9 +213,7 @@ class Device:
 
     def check(self, *options: str) -> str:
         """A start at which it looks for an update; what comes of that, in a word."""
-        start = self.start("--check", *options)
-        print(start)
-        return start.check
+        return self.start("--check", *options).check
 
     def twin(self, name: str) -> Device:
         """A second device with the same flash."""

@@ -141,6 +141,13 @@ def test_without_keys_nothing_is_signed() -> None:
         signed(SecretStore())
 
 
+def test_a_vault_that_has_lost_the_key_signs_nothing(vault: SecretStore) -> None:
+    vault.delete("firmware/keys/1/key")
+    assert "no secret named 'firmware/keys/1/key'" in refusal(vault)
+    vault.set("firmware/keys/1/key", vault.get_authority_key("firmware/keys/2/key"), "ca-key")
+    assert "don't belong together" in refusal(vault)
+
+
 def test_the_signing_key_is_never_handed_out(vault: SecretStore) -> None:
     with pytest.raises(VaultError, match="goes nowhere"):
         vault.get("firmware/keys/1/key")
