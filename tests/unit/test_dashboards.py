@@ -5,6 +5,9 @@ from __future__ import annotations
 import itertools
 import json
 import re
+import subprocess
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from gatehouse.collector import readings
 from gatehouse.proof import dashboards as proof
 from gatehouse.proof.observation import Observation
-from gatehouse.site import Site, SiteError
+from gatehouse.site import Repository, Site, SiteError
 from lab import packages as of_the_lab
 from roles import declared, grafana, influxdb, packages
 from roles.grafana.files import SHIPPED
@@ -263,6 +266,48 @@ def test_a_lab_takes_the_operator_s_package_before_the_stand_in(
     assert of_the_lab.dashboards(tmp_path / "lab") == built
     (tmp_path / "grafana_9.4.7_amd64.deb").write_bytes(b"the real one")
     assert of_the_lab.dashboards(tmp_path / "lab")["package"]["file"] == "grafana_9.4.7_amd64.deb"
+
+
+class Listed(BaseHTTPRequestHandler):
+    """A repository's list, where apt looks for it first."""
+
+    def do_GET(self) -> None:
+        self.send_response(200 if self.path == "/apt/dists/stable/InRelease" else 404)
+        self.send_header("Content-Length", "2")
+        self.end_headers()
+        self.wfile.write(b"ok")
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_a_repository_is_asked_before_it_is_installed_from() -> None:
+    def answers(url: str) -> bool:
+        repository = Repository(url=url, key={"file": "key.asc", "sha256": "0" * 64})
+        done = subprocess.run(["sh", "-c", packages.Answers().command(repository)], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return packages.Answers().process(done.stdout.splitlines())
+
+    server = HTTPServer(("127.0.0.1", 0), Listed)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        place = f"http://127.0.0.1:{server.server_port}"
+        assert answers(f"{place}/apt")
+        assert not answers(f"{place}/elsewhere")
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert not answers(f"{place}/apt")
+
+
+def test_what_is_run_to_install_is_shell_that_trusts_the_one_key_for_the_one_repository() -> None:
+    repository = Repository(url="https://apt.example.org", key={"file": "key.asc", "sha256": "0" * 64})
+    for script in (packages._from_repository("grafana", repository), packages._from_file("grafana", "g.deb", "0" * 64)):
+        checked = subprocess.run(["sh", "-n"], input=script, text=True, capture_output=True)
+        assert checked.returncode == 0, checked.stderr
+        assert "policy-rc.d" in script
+    assert "Signed-By: /etc/apt/keyrings/gatehouse-grafana.asc" in packages._from_repository("grafana", repository)
+    assert "trusted=yes" not in packages._from_repository("grafana", repository)
 
 
 def test_the_stand_in_says_so_wherever_it_shows() -> None:
