@@ -59,7 +59,7 @@ def _serve(selector: selectors.BaseSelector) -> None:
 
 def _answer(connection: socket.socket, port: int, sender: str) -> None:
     with contextlib.suppress(OSError), connection:
-        connection.settimeout(3)
+        connection.settimeout(10)
         message = connection.recv(2048)
         _note(message, "tcp", port, sender)
         connection.sendall(message[:512])

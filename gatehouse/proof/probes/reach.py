@@ -22,6 +22,7 @@ Probe = dict[str, Any]
 Result = dict[str, Any]
 
 DEFAULT_TIMEOUT = 2.5  # seconds: time for one lost SYN to be sent again (after 1 s, RFC 6298 §2.1)
+ANSWER_TIMEOUT = 10.0  # seconds: who has connected is let in already, and only waits for a busy host's turn
 
 _OUTCOME = {
     errno.ECONNREFUSED: "refused",
@@ -67,7 +68,7 @@ async def tcp(probe: Probe) -> Result:
             try:
                 await loop.sock_sendall(connection, probe["say"].encode() + b"\n")
                 connection.shutdown(socket.SHUT_WR)
-                answer = await asyncio.wait_for(loop.sock_recv(connection, 200), timeout)
+                answer = await asyncio.wait_for(loop.sock_recv(connection, 200), ANSWER_TIMEOUT)
                 result["answer"] = answer.decode("utf-8", "replace").strip()
             except OSError as error:
                 result |= {"outcome": "cut", "error": str(error)}
