@@ -6,7 +6,7 @@ from lab.sabotage.model import Sabotage
 
 _ELSEWHERE = "{iot,guest,internal,internet}"
 _SILENT = "it answers nobody, so silence elsewhere proves nothing"
-_BEHIND = {"dashboards.*": "the dashboards are behind it"}
+_BEHIND = {"dashboards.*": "the dashboards are behind it", "api.*": "the device API is behind it"}
 
 SABOTAGES = (
     Sabotage(
