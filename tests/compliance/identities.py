@@ -30,7 +30,7 @@ from tests.compliance.once import once
 
 LOADED = f"/run/gatehouse/loaded/{UNIT}"
 LIST = f"{CREDENTIALS}/crl.pem"
-PRESENT = 3.0  # seconds that the suite's own session is open while the sessions are looked at
+PRESENT = 5.0  # seconds that the suite's own session is open while the sessions are looked at
 
 
 def key_digest(certificate: x509.Certificate) -> str:
@@ -167,7 +167,7 @@ _SESSIONS = r"""
 look() {{ ss -Htn state established 'sport = :{port}' | awk '{{ print "OPEN", $4 }}' | tr -d '[]'; }}
 sleep {pause}
 first=$(look)
-sleep {pause}
+sleep 1
 {{ {{ echo "$first"; look; }} | sort | uniq -d
    journalctl -q -b -o cat -u {unit} --no-pager -g 'New client connected from'
 }} | awk '$1 == "OPEN" {{ open[$2] = "-"; next }}
@@ -185,7 +185,7 @@ def sessions(live: Live) -> dict[str, str | None]:
     segment, address = live.broker_at[0]
     port = live.mqtts.listener.port
     server = live.broker_server(address)
-    script = _SESSIONS.format(pause=PRESENT / 3, port=port, unit=UNIT)
+    script = _SESSIONS.format(pause=PRESENT / 2, port=port, unit=UNIT)
     answers = live.ask(
         {
             segment: [plays.presence(server, live.credentials, PRESENT)],
