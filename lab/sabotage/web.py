@@ -110,6 +110,7 @@ SABOTAGES = (
         may={
             "web.{served,renewal,tls,headers}": "it is not what certbot has, and visitors turn away",
             "keys.known": "certbot's own key is no longer in use",
+            "api.*": "whoever looks at its certificate turns away",
         },
         apart_from=("no-front", "front-*", "*hook*", "unknown-key", "authority-on-the-gateway", "key-for-root-alone"),
     ),
