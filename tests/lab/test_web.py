@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import pytest
 
 from gatehouse.site.pages import hosts
@@ -12,6 +15,11 @@ pytestmark = pytest.mark.timeout(600)
 
 PROGRAM = "/usr/lib/gatehouse/certificates"
 FRONT = "10.10.20.1"
+# A port that answers nobody, before all else; `nft delete table inet away` opens it again.
+CLOSED = (
+    "nft add table inet away && nft 'add chain inet away closed {{ type filter hook input priority -5; }}'"
+    " && nft add rule inet away closed {rule} reject with tcp reset"
+)
 
 
 @pytest.fixture
@@ -33,6 +41,22 @@ def force(gateway: Gateway, name: str) -> None:
     assert gateway(f"{PROGRAM} due").split() == [name]
 
 
+@contextmanager
+def without_the_ca(gateway: Gateway) -> Iterator[None]:
+    """With nobody at the public CA's port."""
+    gateway.elsewhere("internet", CLOSED.format(rule="tcp dport 14000"))
+    try:
+        yield
+    finally:
+        gateway.elsewhere("internet", "nft delete table inet away")
+
+
+def why_not(gateway: Gateway) -> str:
+    """Runs what the timer runs, which must fail, and returns what it says."""
+    assert gateway.ask("systemctl start certbot.service", 180).returncode != 0
+    return gateway("journalctl -u certbot.service -n 20 -o cat --no-pager | grep '^certificates: ' | tail -1")
+
+
 def test_a_renewal_drops_nobody_and_what_is_served_then_is_the_new_certificate(gateway: Gateway, name: str) -> None:
     gateway("head -c 8000000 /dev/zero >>/usr/share/gatehouse/web/gateway.html")
     before = fingerprint(gateway, name)
@@ -46,6 +70,24 @@ def test_a_renewal_drops_nobody_and_what_is_served_then_is_the_new_certificate(g
     assert gateway(f"runuser -u www-data -- test -r /etc/gatehouse/web/certificates/{name}/key.pem; echo $?") == "0\n"
     wait(lambda: "whole" in gateway.elsewhere("station", "cat /tmp/asked 2>/dev/null; true"), "the download", 60)
     assert int(gateway.elsewhere("station", "stat -c %s /tmp/got")) > 8_000_000
+    gateway.converge()
+
+
+def test_without_the_ca_or_its_challenge_the_former_certificate_goes_on(gateway: Gateway, name: str) -> None:
+    before = fingerprint(gateway, name)
+    force(gateway, name)
+    with without_the_ca(gateway):
+        said = why_not(gateway)
+        assert f"{name}: the CA does not answer" in said, said
+    gateway(CLOSED.format(rule="iifname br-internet tcp dport 80"))
+    try:
+        said = why_not(gateway)
+        assert "the CA does not reach the gateway" in said, said
+    finally:
+        gateway("nft delete table inet away")
+    assert fingerprint(gateway, name) == before
+    gateway("systemctl start certbot.service", 180)
+    assert fingerprint(gateway, name) != before
     gateway.converge()
 
 
