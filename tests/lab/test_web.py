@@ -20,6 +20,28 @@ CLOSED = (
     "nft add table inet away && nft 'add chain inet away closed {{ type filter hook input priority -5; }}'"
     " && nft add rule inet away closed {rule} reject with tcp reset"
 )
+# Asks again and again, over one connection as long as that is kept. An idle one may be closed at any time: then, as a
+# browser does (RFC 9112 §9.3.1), it asks over a new one, which has to be answered.
+ASK = """
+import http.client, os, ssl, sys, time
+context = ssl._create_unverified_context()
+def ask(one):
+    one.request("GET", "/", headers={"Host": sys.argv[1]})
+    answer = one.getresponse()
+    answer.read()
+    assert answer.status == 200, answer.status
+new = lambda: http.client.HTTPSConnection(sys.argv[1], context=context, timeout=10)
+one, asked = new(), 0
+while not os.path.exists("/tmp/stop"):
+    try:
+        ask(one)
+    except (http.client.RemoteDisconnected, ConnectionError):
+        one = new()
+        ask(one)
+    asked += 1
+    time.sleep(0.05)
+print(asked, flush=True)
+"""
 
 
 @pytest.fixture
@@ -70,6 +92,17 @@ def test_a_renewal_drops_nobody_and_what_is_served_then_is_the_new_certificate(g
     assert gateway(f"runuser -u www-data -- test -r /etc/gatehouse/web/certificates/{name}/key.pem; echo $?") == "0\n"
     wait(lambda: "whole" in gateway.elsewhere("station", "cat /tmp/asked 2>/dev/null; true"), "the download", 60)
     assert int(gateway.elsewhere("station", "stat -c %s /tmp/got")) > 8_000_000
+    gateway.converge()
+
+
+def test_every_request_during_a_renewal_is_answered(gateway: Gateway, name: str) -> None:
+    gateway.elsewhere("station", "rm -f /tmp/stop /tmp/asked")
+    gateway.elsewhere("station", f"setsid -f python3 -c '{ASK}' {name} >/tmp/asked 2>&1")
+    force(gateway, name)
+    gateway("systemctl start certbot.service", 180)
+    gateway.elsewhere("station", "touch /tmp/stop; sleep 1")
+    said = gateway.elsewhere("station", "cat /tmp/asked").strip()
+    assert said.isdigit() and int(said) > 10, said
     gateway.converge()
 
 
