@@ -34,6 +34,8 @@ SABOTAGES = (
         breaks=r"""
             for file in nginx.conf $(cd $WEB && ls names/*.conf); do
                 edit $WEB/$file 's/listen [0-9.]+:/listen *:/; s/listen \[[0-9a-f:]+\]:/listen [::]:/'
+                awk '/server [{]/ { split("", seen) } !(/listen / && seen[$0]++)' $WEB/$file >/run/sabotage.front
+                cat /run/sabotage.front >$WEB/$file
             done
             systemctl restart nginx.service
             admit input 'fib daddr . iif type local tcp dport { 80, 443 } counter accept'
