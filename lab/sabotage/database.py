@@ -27,6 +27,7 @@ SABOTAGES = (
         catches=("host.runs-influxdb", "database.{intake-writes,dashboards-read}"),
         may={
             "database.*": "it answers nobody",
+            "dashboards.{live-data,numbers}": "nor the dashboards",
             "intake.*": "what is verified waits for it",
             f"gateway.influxdb.*-from-{_EVERYWHERE}": "it answers nobody, so silence elsewhere proves nothing",
         },
@@ -128,6 +129,7 @@ SABOTAGES = (
         may={
             "database.*": "whoever looks at its certificate turns away",
             "intake.*": "the intake does, too",
+            "dashboards.{live-data,numbers}": "so do the dashboards, and who brings the numbers",
             "keys.owners": "the key was written anew",
         },
         apart_from=(*_NEED_IT, "impostor-with-own-certificate", "unknown-key", "authority-on-the-gateway"),
