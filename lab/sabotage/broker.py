@@ -19,6 +19,7 @@ _NOT_THE_BROKER = {
     "gateway.mosquitto.psk-from-*": "nothing answers devices with a key",
     "scan.tcp-from-{iot,internal}": "a declared port is closed",
     "intake.*": "the intake has no broker that it trusts",
+    "dashboards.live-data": "so nothing new is shown",
 }
 _FOR_PROGRAMS_TOO = {"{programs,psk}.confined": "these rules are for every name, a program's or a key's too"}
 # Other sabotages of the broker itself: they would be hidden where it does not run, or lets everybody in.
@@ -132,6 +133,7 @@ SABOTAGES = (
             "{programs,psk}.*": "there is none",
             "scan.tcp-from-{iot,internal}": "a declared port is closed",
             "intake.*": "nothing comes without a broker",
+            "dashboards.live-data": "so nothing new is shown",
         },
         apart_from=_NEED_THE_BROKER,
     ),
@@ -187,6 +189,7 @@ SABOTAGES = (
             "{broker,quarantine}.*": "nobody has a name, so nobody has rights",
             "programs.*": "programs without a name are let in, too",
             "intake.*": "the intake has none either",
+            "dashboards.live-data": "so nothing new is shown",
             "psk.*": "nor has a device with a key a name",
         },
         apart_from=_NEED_THE_BROKER,
@@ -201,6 +204,7 @@ SABOTAGES = (
             "{broker,quarantine}.*": "who says no name is not let in any more",
             "programs.*": "clients without a name are allowed",
             "intake.*": "the intake says none",
+            "dashboards.live-data": "so nothing new is shown",
             "psk.*": "the same where keys are shown",
         },
         apart_from=_NEED_THE_BROKER,
@@ -346,6 +350,7 @@ SABOTAGES = (
         may={
             "broker.{denies-*,identity-from-certificate,limits-packets}": "their own success is gone",
             "intake.*": "nothing of a device's comes to the intake",
+            "dashboards.live-data": "so nothing new is shown",
         },
         apart_from=_RIGHTS,
     ),

@@ -126,6 +126,7 @@ SABOTAGES = (
         catches=("host.runs-collector", "dashboards.numbers"),
         apart_from=(
             "no-database",
+            "database-with-own-certificate",
             "dashboards-without-their-credential",
             "no-dashboards",
             "dashboards-default-password",
