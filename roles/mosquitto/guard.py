@@ -415,9 +415,9 @@ def _ask_with_key(place: tuple[str, int], name: str, key: str, *options: str) ->
         assert client.stdin and client.stdout and client.stderr  # noqa: S101  pipes
         stop = threading.Timer(PATIENCE, client.kill)
         stop.start()
+        # Past the buffer: what is left there when openssl has ended already would raise once more at the end.
         with contextlib.suppress(BrokenPipeError):
-            client.stdin.write(CONNECT)
-            client.stdin.flush()
+            os.write(client.stdin.fileno(), CONNECT)
         answer = client.stdout.read(4)
         client.kill()
         stop.cancel()

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -416,3 +417,21 @@ def test_a_connection_that_is_reset_is_asked_again_and_one_that_always_is_refuse
             guard._ask(server.getsockname(), authorities)
         resetting.join(10)
     assert len(resets) == guard.ATTEMPTS
+
+
+def test_an_openssl_that_ends_before_it_is_spoken_to_is_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deaf = tmp_path / "openssl"
+    deaf.write_text("#!/bin/sh\nexec <&-\necho alert >&2\nsleep 0.1\n")
+    deaf.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    spawn = subprocess.Popen
+
+    def spawned_and_deaf(*arguments: Any, **options: Any) -> subprocess.Popen[bytes]:
+        process = spawn(*arguments, **options)
+        time.sleep(0.05)
+        return process
+
+    monkeypatch.setattr(guard.subprocess, "Popen", spawned_and_deaf)
+    assert guard._ask_with_key(("127.0.0.1", 1), "name", "00") == (b"", "alert\n")
