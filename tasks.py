@@ -196,7 +196,7 @@ def build_lab(site: Site) -> None:
     import lab
     from deploy import vaults
 
-    lab.up(lab.from_site(site, lab.default_name()))
+    lab.up(lab.from_site(site, lab.name_of(site)))
     vaults.prepare_lab(site)
 
 
@@ -381,7 +381,7 @@ def devices(_: Context, site: str = "lab", json: bool = False) -> None:
 
 
 # The tiers, and what pytest is told for each. Units share nothing: every core has a part of them. The sabotages take
-# long, and are made where they are asked for.
+# long, and so do virtual machines where they are emulated: both are made where they are asked for.
 SABOTAGE = "tests/lab/test_sabotage.py"
 TIERS = {
     "unit": ("tests/unit", "-n", "auto", "--dist", "loadfile"),
@@ -389,7 +389,9 @@ TIERS = {
     "device": ("tests/device",),
     "lab": ("tests/lab", "--ignore", SABOTAGE),
     "sabotage": (SABOTAGE,),
+    "vm": ("tests/vm",),
 }
+ON_REQUEST = ("sabotage", "vm")
 
 
 @task(help={"tier": f"only this tier: style, {', '.join(TIERS)}", "k": "only tests whose names match (pytest -k)"})
@@ -413,7 +415,7 @@ def test(_: Context, tier: str = "", k: str = "") -> None:
             if subprocess.run([sys.executable, "-m", *command], cwd=ROOT, check=False).returncode:
                 failed.append(name)
     for each, options in TIERS.items():
-        if tier == each or (tier == "" and each != "sabotage"):
+        if tier == each or (not tier and each not in ON_REQUEST):
             print(f"test: {each}", flush=True)
             if _pytest(*options, "-q", "--durations=10", *(["-k", k] if k else [])):
                 failed.append(each)
@@ -421,42 +423,73 @@ def test(_: Context, tier: str = "", k: str = "") -> None:
         sys.exit(f"test: failed: {', '.join(failed)}")
 
 
-@task(name="up")
+VM = {"vm": "the lab of virtual machines, which plays the site lab-vm"}
+
+
+def _lab(vm: bool) -> tuple[Any, str]:
+    """What manages the usual lab, or that of virtual machines, and its name."""
+    import lab
+    from lab.vm import manage
+
+    return (manage if vm else lab), lab.name_of(_site("lab-vm" if vm else "lab"))
+
+
+@task(name="up", help=VM)
 @told
-def lab_up(_: Context) -> None:
+def lab_up(_: Context, vm: bool = False) -> None:
     """Build the lab, or repair what is left of it."""
-    build_lab(_site("lab"))
+    build_lab(_site("lab-vm" if vm else "lab"))
 
 
-@task(name="down")
+@task(name="down", help=VM)
 @told
-def lab_down(_: Context) -> None:
-    """Remove the lab: containers, interfaces, keys. The images stay."""
-    import lab
+def lab_down(_: Context, vm: bool = False) -> None:
+    """Remove the lab: its hosts, interfaces, keys. The images stay."""
+    kind, name = _lab(vm)
+    kind.down(name)
 
-    lab.down(lab.default_name())
 
-
-@task(name="status")
+@task(name="status", help=VM)
 @told
-def lab_status(_: Context) -> None:
+def lab_status(_: Context, vm: bool = False) -> None:
     """List the lab's hosts; exit status 1 if there is no lab."""
-    import lab
-
-    rows = lab.status(lab.default_name())
+    kind, name = _lab(vm)
+    rows = kind.status(name)
     for row in rows:
         print(f"{row.host:12} {row.kind:9} {row.status:9} {row.segment:11} {' '.join(row.addresses)}")
     if not rows:
-        sys.exit("there is no lab (`invoke lab.up` builds one)")
+        sys.exit(f"there is no lab (`invoke lab.up{' --vm' * vm}` builds one)")
 
 
-@task(name="shell", positional=["host"], help={"host": "the lab's host, for example: gateway, device, guest"})
+@task(
+    name="shell",
+    positional=["host"],
+    help={**VM, "host": "the lab's host, for example: gateway, device, guest; with --vm also: operator, field"},
+)
 @told
-def lab_shell(_: Context, host: str) -> None:
+def lab_shell(_: Context, host: str, vm: bool = False) -> None:
     """Open a shell on a host of the lab."""
-    import lab
+    kind, name = _lab(vm)
+    sys.exit(kind.shell(name, host))
 
-    sys.exit(lab.shell(lab.default_name(), host))
+
+STATE = {"name": "what the state is called (default: kept)"}
+
+
+@task(name="save", help=STATE)
+@told
+def lab_save(_: Context, name: str = "kept") -> None:
+    """Keep the state of the running lab of virtual machines, to go back to: for trying things, never for a verdict."""
+    kind, where = _lab(True)
+    kind.save(where, name)
+
+
+@task(name="restore", help=STATE)
+@told
+def lab_restore(_: Context, name: str = "kept") -> None:
+    """Go back to a kept state of the lab of virtual machines, within seconds."""
+    kind, where = _lab(True)
+    kind.restore(where, name)
 
 
 @task(name="show", help={**SITE, "name": "print this one secret, and nothing else"})
@@ -871,7 +904,7 @@ namespace = Collection(
         "firmware", firmware_keys, firmware_sign, firmware_show, firmware_harden, firmware_check_config, firmware_fuses
     ),
     Collection("message", message_sign, message_verify),
-    Collection("lab", lab_up, lab_down, lab_status, lab_shell),
+    Collection("lab", lab_up, lab_down, lab_status, lab_shell, lab_save, lab_restore),
     Collection("token", token_issue, token_rotate),
     Collection(
         "vault", vault_show, vault_add_recipient, vault_remove_recipient, vault_rekey, vault_backup, vault_restore

@@ -16,7 +16,7 @@ from gatehouse.errors import GatehouseError
 from gatehouse.identity import Vault, new_identity
 from gatehouse.site import load
 
-RESERVED = {"lab", "all"}
+RESERVED = {"lab", "lab-vm", "all"}
 
 
 class NewSiteError(GatehouseError):

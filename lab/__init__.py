@@ -1,4 +1,4 @@
-"""The lab: a site to try things on, built of containers on this machine.
+"""The lab: a site to try things on, built on this machine of containers, or of virtual machines.
 
 state = lab.up(lab.from_site(site, lab.default_name()))
 lab.run("lab", "device", ["ping", "-c1", "10.10.10.1"])
@@ -12,15 +12,18 @@ import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from gatehouse.site.model import Site
     from lab.errors import LabError
-    from lab.hosts import Completed, run, shell
-    from lab.manage import Row, down, plumb, restart, status, up
+    from lab.hosts import Completed
+    from lab.kinds import down, restart, run, shell, status, up
+    from lab.manage import Row, plumb
     from lab.state import State
     from lab.topology import FieldHost, GatewayHost, Port, Topology, from_site, standard, surround
 
 __all__ = [
     "Completed", "FieldHost", "GatewayHost", "LabError", "Port", "Row", "State", "Topology",
-    "default_name", "down", "from_site", "plumb", "restart", "run", "shell", "standard", "status", "surround", "up",
+    "default_name", "down", "from_site", "name_of", "plumb", "restart", "run", "shell", "standard", "status",
+    "surround", "up",
 ]  # fmt: skip
 
 
@@ -29,10 +32,16 @@ def default_name() -> str:
     return os.environ.get("GATEHOUSE_LAB") or "lab"
 
 
+def name_of(site: Site) -> str:
+    """The name of the lab that plays a site: its state is kept under it."""
+    return site.state.name if site.state else default_name()
+
+
 _FROM = {
     "errors": ("LabError",),
-    "hosts": ("Completed", "run", "shell"),
-    "manage": ("Row", "down", "plumb", "restart", "status", "up"),
+    "hosts": ("Completed",),
+    "kinds": ("down", "restart", "run", "shell", "status", "up"),
+    "manage": ("Row", "plumb"),
     "state": ("State",),
     "topology": ("FieldHost", "GatewayHost", "Port", "Topology", "from_site", "standard", "surround"),
 }

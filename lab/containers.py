@@ -13,9 +13,9 @@ import docker
 from docker.errors import APIError, NotFound
 from docker.models.containers import Container
 
-from lab import provider
+from lab import fresh, provider
 from lab.images import archive
-from lab.topology import INTERNET, MANAGEMENT, FieldHost, GatewayHost, Topology, dump
+from lab.topology import INTERNET, FieldHost, GatewayHost, Topology, dump
 
 LAB = "org.gatehouse.lab"
 HOST = "org.gatehouse.host"
@@ -124,20 +124,8 @@ def gateway_spec(gateway: GatewayHost, image: str, public_key: str) -> Spec:
 
 def _first_boot(gateway: GatewayHost, public_key: str) -> dict[str, tuple[bytes, int]]:
     """What an installer leaves on a machine, put in place by the lab's init at the first boot."""
-    texts = {
-        "etc/hostname": f"{gateway.name}\n",
-        "etc/hosts": f"127.0.0.1 localhost\n127.0.1.1 {gateway.name}\n::1 localhost ip6-localhost ip6-loopback\n",
-        "etc/resolv.conf": f"nameserver {gateway.resolver}\n",
-    }
-    for segment, routers in ((MANAGEMENT, ()), (INTERNET, gateway.routers)):
-        port = gateway.port(segment)
-        lines = ["# A fresh machine's network, as its installer left it.", "[Match]", f"Name={port.interface}", ""]
-        lines += ["[Network]", "LinkLocalAddressing=ipv6", "IPv6AcceptRA=no"]
-        lines += [f"Address={address}" for address in port.addresses] + [f"Gateway={router}" for router in routers]
-        texts[f"etc/systemd/network/10-lab-fresh-{port.interface}.network"] = "\n".join(lines) + "\n"
-    files = {f"lab-first-boot/{path}": (text.encode(), 0o644) for path, text in texts.items()}
+    files = {f"lab-first-boot/{path}": file for path, file in fresh.files(gateway, public_key).items()}
     files["usr/local/sbin/lab-init"] = (Path(__file__).with_name("init.sh").read_bytes(), 0o755)
-    files["lab-first-boot/root/.ssh/authorized_keys"] = (f"{public_key}\n".encode(), 0o600)
     return files
 
 

@@ -53,13 +53,7 @@ def server_image(client: docker.DockerClient, debian: str, log: Log) -> str:
     if debian not in CODENAMES:
         raise LabError(f"lab: Debian {debian!r} is none of {', '.join(CODENAMES)} (choose one)")
     conditions = detect()
-    files = {
-        "server-image.sh": _SERVER_STEPS.read_bytes(),
-        "99lab-host.conf": "".join(f"{line}\n" for line in conditions.apt_lines()).encode(),
-        "sources.list": "".join(f"{line}\n" for line in conditions.sources(debian)).encode(),
-        "certificates/README": b"What the machine that runs the lab trusts beyond Debian's own set.\n",
-        **{f"certificates/lab-host-{n}.crt": c.encode() for n, c in enumerate(conditions.certificates)},
-    }
+    files = build_files(debian, conditions)
     recipe = f"COPY . /lab-build/\nRUN sh /lab-build/server-image.sh {SERVER}\nENV container=docker\n"
     tag = _tag(f"server-{debian}", recipe, files)
     if not _exists(client, tag):
@@ -67,6 +61,17 @@ def server_image(client: docker.DockerClient, debian: str, log: Log) -> str:
             source = _from_registry(client, debian) or _bootstrap(client, debian, conditions, log)
             _build(client, tag, f"FROM {source}\n{recipe}", files)
     return tag
+
+
+def build_files(debian: str, conditions: Conditions) -> dict[str, bytes]:
+    """What `server-image.sh` finds beside itself: the mirrors, apt's options, and certificates."""
+    return {
+        "server-image.sh": _SERVER_STEPS.read_bytes(),
+        "99lab-host.conf": "".join(f"{line}\n" for line in conditions.apt_lines()).encode(),
+        "sources.list": "".join(f"{line}\n" for line in conditions.sources(debian)).encode(),
+        "certificates/README": b"What the machine that runs the lab trusts beyond Debian's own set.\n",
+        **{f"certificates/lab-host-{n}.crt": c.encode() for n, c in enumerate(conditions.certificates)},
+    }
 
 
 def field_image(client: docker.DockerClient, log: Log) -> str:
@@ -122,16 +127,8 @@ def _bootstrap(client: docker.DockerClient, debian: str, conditions: Conditions,
     tag = _tag(f"bootstrap-{debian}", "\n".join([SERVER, *sources, *options]), {})
     if _exists(client, tag):
         return tag
-    if shutil.which("mmdebstrap") is None:
-        log("lab: no registry answers, installing mmdebstrap to make the base image from packages")
-        engine.install("mmdebstrap")
-    if not KEYRING.exists():
-        log("lab: installing debian-archive-keyring")
-        engine.install("debian-archive-keyring")
-    command = [
-        "mmdebstrap", "--quiet", "--variant=minbase", f"--include={SERVER.replace(' ', ',')}", f"--keyring={KEYRING}",
-        *(f"--aptopt={line}" for line in options), CODENAMES[debian], "-", *sources,
-    ]  # fmt: skip
+    need_mmdebstrap(log)
+    command = bootstrap_command(debian, conditions, SERVER.split(), "-")
     repository, _, version = tag.partition(":")
     with tempfile.TemporaryFile() as said:
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=said) as process:
@@ -143,6 +140,27 @@ def _bootstrap(client: docker.DockerClient, debian: str, conditions: Conditions,
     if _exists(client, tag):  # Made of half an archive.
         client.images.remove(tag, force=True)
     raise LabError(f"lab: mmdebstrap {CODENAMES[debian]}: {why} (does {conditions.mirror} answer?)")
+
+
+def need_mmdebstrap(log: Log) -> None:
+    """Install what makes root file systems from packages, when it is missing. Raises LabError."""
+    if shutil.which("mmdebstrap") is None:
+        log("lab: installing mmdebstrap to make the base image from packages")
+        engine.install("mmdebstrap")
+    if not KEYRING.exists():
+        log("lab: installing debian-archive-keyring")
+        engine.install("debian-archive-keyring")
+
+
+def bootstrap_command(
+    debian: str, conditions: Conditions, packages: list[str], target: str, hooks: tuple[str, ...] = ()
+) -> list[str]:
+    """The command line that makes a root file system of packages, as an archive (`-`) or in a folder."""
+    return [
+        "mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(packages)}", f"--keyring={KEYRING}",
+        *(f"--aptopt={line}" for line in conditions.apt_lines()), *(f"--customize-hook={hook}" for hook in hooks),
+        CODENAMES[debian], target, *conditions.sources(debian),
+    ]  # fmt: skip
 
 
 def _build(client: docker.DockerClient, tag: str, recipe: str, files: dict[str, bytes]) -> None:

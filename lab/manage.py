@@ -212,7 +212,7 @@ def _topology(containers: dict[str, Container], name: str) -> Topology:
 def _await_ssh(containers: dict[str, Container], gateway: GatewayHost, name: str) -> list[str]:
     """Wait until sshd greets on one of its ports; returns known_hosts lines, the keys as read inside the gateway."""
     address, deadline = str(gateway.management), time.monotonic() + BOOT_SECONDS
-    while not any(_banner(address, port) for port in gateway.ssh_ports):
+    while not any(banner(address, port) for port in gateway.ssh_ports):
         if time.monotonic() > deadline:
             raise LabError(
                 f"lab {name}: {gateway.name}: no SSH on {address} after {BOOT_SECONDS} s "
@@ -220,14 +220,20 @@ def _await_ssh(containers: dict[str, Container], gateway: GatewayHost, name: str
             )
         time.sleep(0.2)
     _, read = execute(containers[gateway.name], ["sh", "-c", "cat /etc/ssh/ssh_host_*_key.pub"])
-    keys = [" ".join(line.split()[:2]) for line in read.splitlines() if line.strip()]
-    names = [address if port == 22 else f"[{address}]:{port}" for port in gateway.ssh_ports]
+    return pinned(address, gateway.ssh_ports, read)
+
+
+def pinned(address: str, ports: tuple[int, ...], public_keys: str) -> list[str]:
+    """The lines of known_hosts (sshd(8)) for a host that answers on these ports, from its public keys."""
+    keys = [" ".join(line.split()[:2]) for line in public_keys.splitlines() if line.strip()]
+    names = [address if port == 22 else f"[{address}]:{port}" for port in ports]
     return [f"{','.join(names)} {key}" for key in keys]
 
 
-def _banner(address: str, port: int) -> bool:
+def banner(address: str, port: int, timeout: float = 1) -> bool:
+    """Whether SSH greets there."""
     try:
-        with socket.create_connection((address, port), timeout=1) as connection:
+        with socket.create_connection((address, port), timeout) as connection:
             return connection.recv(8).startswith(b"SSH-2.0")
     except OSError:
         return False

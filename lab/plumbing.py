@@ -38,7 +38,7 @@ def plumb(topology: Topology, containers: dict[str, Container]) -> int:
     configure(names[internet.name], provider.INTERFACE, (*internet.addresses, *topology.services), internet.routers)
     for gateway in topology.gateways:
         # Whoever sits on the uplink's wire can send a gateway what it likes: only then its firewall is put to the test.
-        names[internet.name].ip(*_routes_behind(gateway))
+        names[internet.name].ip(*routes_behind(gateway))
         plug_in_the_operator(topology, gateway, switch)
     status, said = execute(containers[internet.name], ["sh", "-c", provider.START])
     if status:
@@ -71,7 +71,8 @@ def plug_in_the_operator(topology: Topology, gateway: GatewayHost, switch: Names
     )
 
 
-def _routes_behind(gateway: GatewayHost) -> list[str]:
+def routes_behind(gateway: GatewayHost) -> list[str]:
+    """ip(8) commands that lead the provider to what is behind a gateway, though no provider would know."""
     uplink = {address.version: address.ip for address in gateway.port(INTERNET).addresses}
     inside = [n for port in gateway.ports if port.segment != INTERNET for n in port.networks if n.version in uplink]
     return [f"route replace {n} via {uplink[n.version]} dev {provider.INTERFACE}" for n in inside]

@@ -33,11 +33,20 @@ HOST_OF = {"iot": "device", MANAGEMENT: "station", "guest": "guest", "internal":
 
 @dataclass(frozen=True)
 class Port:
-    """An untagged port of a gateway: in which segment, the interface's name, and the gateway's addresses there."""
+    """A gateway's way into a segment: the interface's name, the gateway's addresses there, and the tag on the wire.
+
+    Without `vlan` the port is untagged; with it, `interface` is the trunk.
+    """
 
     segment: str
     interface: str
     addresses: tuple[Interface, ...]
+    vlan: int | None = None
+
+    @property
+    def link(self) -> str:
+        """The interface that carries the segment's untagged frames: `port-lan`, `trunk.10`."""
+        return self.interface if self.vlan is None else f"{self.interface}.{self.vlan}"
 
     @property
     def networks(self) -> tuple[Network, ...]:
@@ -91,6 +100,7 @@ class Topology:
 
     `internet` is the provider: its addresses are the gateways' default routers, `services` are further addresses on it
     that play one named internet service (the first of each family) and some other internet host (the second).
+    `machines`: of virtual machines, not of containers.
     """
 
     name: str
@@ -98,6 +108,7 @@ class Topology:
     hosts: tuple[FieldHost, ...]
     internet: FieldHost
     services: tuple[Interface, ...] = ()
+    machines: bool = False
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?", self.name):
@@ -118,7 +129,7 @@ def neighbour(address: Interface, host: str) -> Interface:
     return ip_interface(f"{network.network_address + number}/{network.prefixlen}")
 
 
-def surround(name: str, gateways: tuple[GatewayHost, ...]) -> Topology:
+def surround(name: str, gateways: tuple[GatewayHost, ...], machines: bool = False) -> Topology:
     """The topology around gateways: one field host a segment and gateway, and one internet for all of them.
 
     Hosts of the first gateway have plain names (`device`), those of the n-th end in its number (`device-2`).
@@ -151,7 +162,7 @@ def surround(name: str, gateways: tuple[GatewayHost, ...]) -> Topology:
         raise LabError(f"lab {name}: no gateway names its router on the internet (give router4 on the uplink)")
     internet = FieldHost(INTERNET, INTERNET, at_provider, (), None, None)
     services = tuple(neighbour(address, number) for number in (NAMED_SERVICE, OTHER_SERVICE) for address in at_provider)
-    return Topology(name, gateways, tuple(hosts), internet, services)
+    return Topology(name, gateways, tuple(hosts), internet, services, machines)
 
 
 def standard(name: str = "lab", gateways: int = 1, debian: str | None = None, first: int = 10) -> Topology:
@@ -180,22 +191,26 @@ def standard(name: str = "lab", gateways: int = 1, debian: str | None = None, fi
 
 
 def from_site(site: Site, name: str, debian: str | None = None) -> Topology:
-    """The lab for a site: its gateways as fresh machines, with untagged ports and addresses as the site names them.
+    """The lab for a site: its gateways as fresh machines, with the ports and addresses that the site names.
 
-    Raises LabError for what containers can't play: a trunk (no 8021q in a container host's kernel, as a rule) and an
-    uplink whose address comes from the provider.
+    Raises LabError for what a lab can't play: an uplink whose address comes from the provider and, in containers, a
+    trunk (no 8021q in a container host's kernel, as a rule).
     """
-    made = []
+    made, machines = [], site.lab == "machines"
     for label, gateway in site.gateways.items():
         ports = []
         for segment, network in gateway.networks.items():
             place = f"lab {name}: gateway {label!r}: segment {segment!r}"
-            if network.interface is None:
-                raise LabError(f"{place}: is tagged on {network.trunk} (give it an untagged port in the lab's site)")
+            if network.interface is None and not machines:
+                raise LabError(
+                    f"{place}: is tagged on {network.trunk}, and containers have no VLANs "
+                    '(give it an untagged port, or say lab="machines")'
+                )
             addresses = tuple(a for a in (network.ipv4, network.ipv6) if isinstance(a, IPv4Interface | IPv6Interface))
             if not addresses:
                 raise LabError(f"{place}: has no fixed address (give ipv4 with a prefix length in the lab's site)")
-            ports.append(Port(segment, network.interface, addresses))
+            vlan = None if network.trunk is None else site.segments[segment].vlan
+            ports.append(Port(segment, network.interface or network.trunk or "", addresses, vlan))
         for needed in (MANAGEMENT, INTERNET):
             if needed not in gateway.networks:
                 raise LabError(f"lab {name}: gateway {label!r}: has no {needed} network (the lab needs one)")
@@ -206,7 +221,7 @@ def from_site(site: Site, name: str, debian: str | None = None) -> Topology:
         ssh_ports = tuple(dict.fromkeys((gateway.contact.port, site.ssh.port, *site.ssh.former_ports)))
         public = tuple(gateway.public_names.values())
         made.append(GatewayHost(label, tuple(ports), routers, routers[0], ssh_ports, debian, public))
-    return surround(name, tuple(made))
+    return surround(name, tuple(made), machines)
 
 
 def dump(topology: Topology) -> str:

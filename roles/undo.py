@@ -168,7 +168,8 @@ class Confirm(PyinfraCommand):
         arguments = host.connector.make_paramiko_kwargs()
         address = arguments.pop("hostname")
         arguments |= {key: value for key, value in (("username", login.user), ("port", login.port)) if value}
-        arguments["timeout"] = arguments["banner_timeout"] = arguments["auth_timeout"] = 10
+        # Whom the change has cut off waits for the first of these only; the others are for a gateway that is slow.
+        arguments |= {"timeout": 10, "banner_timeout": 20, "auth_timeout": 20}
         client = SSHClient()
         try:
             client.connect(address, **arguments)
@@ -185,7 +186,7 @@ class Confirm(PyinfraCommand):
             f" systemctl stop {unit}.timer; rm -f {PENDING}/{self.change}.sh {PENDING}/{self.change}.tar"
         )
         sudo = "" if login.user == "root" else "sudo -n "
-        channel = client.get_transport().open_session(timeout=10)
+        channel = client.get_transport().open_session(timeout=30)
         channel.exec_command(f"{sudo}sh -c {shlex.quote(script)}")
         answer = (channel.makefile("r").read() + channel.makefile_stderr("r").read()).strip()
         return channel.recv_exit_status(), answer.decode() if isinstance(answer, bytes) else answer

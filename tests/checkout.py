@@ -65,7 +65,7 @@ class Checkout:
 
     def pyinfra(self, *options: str, inventory: str = "inventories/lab", timeout: float = 240) -> Run:
         """`pyinfra OPTION… INVENTORY deploy.py`."""
-        return self._run("pyinfra", *options, inventory, "deploy.py", timeout=timeout)
+        return self.run("pyinfra", *options, inventory, "deploy.py", timeout=timeout)
 
     def deploy(self, *options: str, timeout: float = 240) -> Run:
         """`pyinfra -y inventories/lab deploy.py`."""
@@ -73,7 +73,7 @@ class Checkout:
 
     def invoke(self, *arguments: str, timeout: float = 240) -> Run:
         """`invoke ARGUMENT…`, without a terminal."""
-        return self._run("invoke", *arguments, timeout=timeout)
+        return self.run("invoke", *arguments, timeout=timeout)
 
     def start(
         self, command: str, *arguments: str, output: IO[bytes] | int = subprocess.DEVNULL
@@ -89,7 +89,8 @@ class Checkout:
             start_new_session=True,
         )
 
-    def _run(self, command: str, *arguments: str, timeout: float) -> Run:
+    def run(self, command: str, *arguments: str, timeout: float) -> Run:
+        """A command of the environment, without a terminal."""
         done = subprocess.run(
             self._argv(command, arguments),
             cwd=self.root,

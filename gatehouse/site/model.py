@@ -369,13 +369,14 @@ class Site(Model):
     """What one inventory names: one PKI, one vault, one policy, one registry, and one gateway or forty.
 
     `psk` opens the broker's listener for devices with a pre-shared key, `api` the device API behind the HTTPS front.
+    A `lab` is made of containers, or of virtual `machines`.
     `state` is where a lab keeps its key, known hosts and vault; other sites have theirs beside the inventory.
     Raises `gatehouse.site.SiteError` with every problem at once.
     """
 
     name: HostName
     domain: DomainName
-    lab: bool = False
+    lab: bool | Literal["machines"] = False
     segments: dict[SegmentName, Segment]
     gateways: dict[HostName, Gateway] = Field(min_length=1)
     ssh: Ssh

@@ -32,8 +32,9 @@ def sabotage(site: Site, names: Iterable[str] = (), strict: bool = False, say: S
 
     Raises `SabotageError` for a site that is no lab, or that is not as declared before anything is broken.
     """
-    if not site.lab:
-        raise SabotageError(f"{site.name}: is no lab: nothing was broken (sabotages are for `--site lab`)")
+    if site.lab is not True:
+        what = "a lab of virtual machines" if site.lab else "no lab"
+        raise SabotageError(f"{site.name}: is {what}: nothing was broken (sabotages are for `--site lab`)")
     wanted = chosen(names)
     started = time.monotonic()
     bench = Bench(site, say)

@@ -71,7 +71,7 @@ def play(
         raise LabError("simulator: no end (give messages or seconds)")
     stop(site)
     made = {**plan(site, pki, behaviours), **ends, "interval": interval, "patience": patience}
-    name, wait = lab.default_name(), 120 + (seconds or 0) + patience + (messages or 0) * (interval + 0.02)
+    name, wait = lab.name_of(site), 120 + (seconds or 0) + patience + (messages or 0) * (interval + 0.02)
     done = lab.run(name, _host(site), ["python3", "-I", "-c", START], _opening(made), wait)
     if done.returncode:
         raise LabError(f"simulator: {(done.stderr.strip().splitlines() or ['it ended without a word'])[-1]}")
@@ -95,7 +95,7 @@ def start(site: Site, pki: Pki, names: Iterable[str], interval: float = INTERVAL
     anchor = pki.trust_anchor.decode()
     version = hashlib.sha256("\n".join([*about, anchor, *sources]).encode()).hexdigest()
     made = {**plan(site, pki, dict.fromkeys(names, "good"), days=30), "interval": interval}
-    done = lab.run(lab.default_name(), _host(site), ["sh", "-c", _KEEP, "sh", version, START], _opening(made), 30)
+    done = lab.run(lab.name_of(site), _host(site), ["sh", "-c", _KEEP, "sh", version, START], _opening(made), 30)
     if done.returncode:
         raise LabError(f"simulator: {done.stderr.strip()[-200:]}")
     return done.stdout.strip() == "started"
@@ -103,7 +103,7 @@ def start(site: Site, pki: Pki, names: Iterable[str], interval: float = INTERVAL
 
 def stop(site: Site) -> None:
     """Ends what `start` began; nothing to end is no error."""
-    lab.run(lab.default_name(), _host(site), ["sh", "-c", _STOP])
+    lab.run(lab.name_of(site), _host(site), ["sh", "-c", _STOP])
 
 
 def plan(site: Site, pki: Pki, behaviours: Behaviours, days: int = 1) -> dict[str, Any]:
@@ -138,7 +138,7 @@ def _key_number(site: Site, name: str) -> int:
 def _host(site: Site) -> str:
     """The lab's host in the segment of the devices."""
     first = next(iter(site.gateways))
-    topology = lab.from_site(site, lab.default_name())
+    topology = lab.from_site(site, lab.name_of(site))
     return next(host.name for host in topology.hosts if host.segment == "iot" and host.gateway == first)
 
 

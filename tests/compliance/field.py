@@ -28,7 +28,7 @@ class Field:
     """The hosts around one gateway of the lab."""
 
     def __init__(self, site: Site, gateway: str) -> None:
-        self._name = lab.default_name()
+        self._name = lab.name_of(site)
         self._topology = lab.from_site(site, self._name)
         self.hosts = {host.segment: host for host in self._topology.hosts if host.gateway == gateway}
         self.hosts[INTERNET] = self._topology.internet

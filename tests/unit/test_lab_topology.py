@@ -21,7 +21,8 @@ def host(topology: Topology, name: str) -> Any:
 def site(**networks: dict[str, str]) -> Any:
     """As much of a site as the lab reads, with real networks."""
     gateway = Gateway(networks={segment: Network(**network) for segment, network in networks.items()})
-    return SimpleNamespace(gateways={"gateway": gateway}, ssh=SimpleNamespace(port=2222, former_ports=(22,)))
+    ssh = SimpleNamespace(port=2222, former_ports=(22,))
+    return SimpleNamespace(lab=True, gateways={"gateway": gateway}, segments={}, ssh=ssh)
 
 
 MANAGEMENT = {"interface": "port-mgmt", "ipv4": "10.10.20.1/24"}
