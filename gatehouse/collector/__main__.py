@@ -12,13 +12,17 @@ import time
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from gatehouse.collector import readings
 from gatehouse.errors import GatehouseError
-from gatehouse.messages.influx import Database
+from gatehouse.messages.influx import Database, Unavailable
+
+T = TypeVar("T")
 
 SECONDS = 20  # for one of the programs that are asked
+PATIENCE = 30  # seconds, for the intake and the database: after the gateway's start they may come later than this
+PAUSE = 1  # second
 AGAIN = "60 seconds ago"  # where no reading was taken before
 
 
@@ -32,7 +36,7 @@ def main(arguments: list[str]) -> int:
         database = Database(**{key: value and _path(key, value) for key, value in settings["database"].items()})
         lines, left_out = collected(settings)
         moment = time.time_ns()
-        database.write([f"{line} {moment}" for line in lines])
+        _awaited(lambda: database.write([f"{line} {moment}" for line in lines]), Unavailable)
     except (OSError, ValueError, KeyError, TypeError, GatehouseError) as error:
         print(f"gatehouse-collector: {type(error).__name__}: {error}", file=sys.stderr)
         return 1
@@ -58,13 +62,25 @@ def collected(settings: dict[str, Any]) -> tuple[list[str], list[str]]:
 
     take("firewall", lambda: readings.firewall(_said("nft", "-j", "list", "table", "inet", "gatehouse")))
     if settings["metrics"]:
-        take("intake", lambda: readings.messages(Path(settings["metrics"]).read_text()))
+        take("intake", lambda: readings.messages(_awaited(Path(settings["metrics"]).read_text, OSError)))
     if settings["broker"]:
         take("broker", lambda: readings.broker(_journal(settings["broker"], Path(settings["cursor"]))))
     for name, end in settings["certificates"].items():
         take(f"certificate of {name}", partial(_certificate, name, Path(end)))
     take("registry", lambda: readings.devices(json.loads(Path(settings["registry"]).read_text())))
     return points, left_out
+
+
+def _awaited(act: Callable[[], T], missing: type[Exception]) -> T:
+    """What it comes to, as soon as what it needs is there; raises `missing` where that does not come."""
+    until = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return act()
+        except missing:
+            if time.monotonic() > until:
+                raise
+        time.sleep(PAUSE)
 
 
 def _said(*command: str) -> str:

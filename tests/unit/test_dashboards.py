@@ -14,6 +14,7 @@ from typing import Any, Literal
 import pytest
 from pydantic import BaseModel, ConfigDict, Field
 
+from gatehouse.collector import __main__ as collector
 from gatehouse.collector import readings
 from gatehouse.proof import dashboards as proof
 from gatehouse.proof.observation import Observation
@@ -342,3 +343,23 @@ def test_data_frames_are_read_and_errors_are_told() -> None:
     assert proof.values(answer, "A") == [1000, 3000, 1.5, None, 2000, 7]
     assert proof.outcomes(answer) == {"A": "", "B": "no login"}
     assert proof.outcomes(seen(502, "<html>")) == {} and proof.values(seen(502, "<html>"), "A") == []
+
+
+@pytest.mark.parametrize("comes", [True, False])
+def test_after_a_start_the_collector_waits_for_the_intake_s_numbers_and_not_for_ever(
+    comes: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    numbers, registry = tmp_path / "metrics.prom", tmp_path / "registry.json"
+    registry.write_text("{}")
+    monkeypatch.setattr(collector, "PAUSE", 0.02)
+    monkeypatch.setattr(collector, "PATIENCE", 30 if comes else 0.1)
+    monkeypatch.setattr(collector, "_said", lambda *command: '{"nftables": []}')
+    if comes:
+        late = threading.Timer(0.2, numbers.write_text, ['gatehouse_intake_refused_total{reason="replay"} 3\n'])
+        late.start()
+    nothing: dict[str, Any] = {"broker": "", "certificates": {}, "registry": str(registry)}
+    points, left_out = collector.collected({**nothing, "metrics": str(numbers)})
+    assert [point for point in points if point.startswith("messages,")] == (
+        ["messages,reason=replay refused=3i"] if comes else []
+    )
+    assert [line.partition(":")[0] for line in left_out] == ([] if comes else ["intake"])
