@@ -10,6 +10,7 @@ unsent              this position has no route or address for it
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import fcntl
 import secrets
@@ -66,8 +67,10 @@ async def tcp(probe: Probe) -> Result:
         result: Result = {"outcome": "open", "source": connection.getsockname()[0]}
         if "say" in probe:
             try:
-                await loop.sock_sendall(connection, probe["say"].encode() + b"\n")
-                connection.shutdown(socket.SHUT_WR)
+                # Who answers before being asked may have closed by now: what was said first is still to be read.
+                with contextlib.suppress(OSError):
+                    await loop.sock_sendall(connection, probe["say"].encode() + b"\n")
+                    connection.shutdown(socket.SHUT_WR)
                 answer = await asyncio.wait_for(loop.sock_recv(connection, 200), ANSWER_TIMEOUT)
                 result["answer"] = answer.decode("utf-8", "replace").strip()
             except OSError as error:
