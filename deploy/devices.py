@@ -15,6 +15,8 @@ from gatehouse.identity import Credential, Pki
 from gatehouse.site import Device, Site
 from gatehouse.site.registry_writer import Registry
 from roles import collector, intake, rendering
+from roles.api import files as api_files
+from roles.api import service as api
 from roles.collector import files as collector_files
 from roles.intake import files as intake_files
 from roles.mosquitto import files as mosquitto
@@ -147,7 +149,7 @@ def bring(remote: Remote, target: Target, devices: Sequence[Device]) -> None:
 
 def _apply(remote: Remote, target: Target, mine: Sequence[Device], devices: Sequence[Device]) -> None:
     """Firewall first, and what it does not let go on; then the broker and the open sessions, then the intake's
-    keys, and what is counted.
+    keys, what is counted, and what is told of them.
 
     Each is tried, whatever becomes of the others. Raises `RemoteError`.
     """
@@ -158,9 +160,11 @@ def _apply(remote: Remote, target: Target, mine: Sequence[Device], devices: Sequ
     if broker.name in runs:
         steps.append(lambda: update_broker(remote, target, devices))
     if intake.service.name in runs:
-        steps.append(lambda: _update_intake(remote, target))
+        steps.append(lambda: _replace(remote, intake_files.keys(target)))
     if collector.service.name in runs:
-        steps.append(lambda: _update_counts(remote, target))
+        steps.append(lambda: _replace(remote, collector_files.registry(target)))
+    if api.name in runs:
+        steps.append(lambda: _replace(remote, api_files.devices(target)))
     failed = []
     for step in steps:
         try:
@@ -178,14 +182,9 @@ def _update_firewall(remote: Remote, target: Target, mine: Sequence[Device]) -> 
     remote.run("; ".join([script, firewall.LOADER, *ends]), stdin)
 
 
-def _update_intake(remote: Remote, target: Target) -> None:
-    keys = intake_files.keys(target)
-    remote.run(*rendering.swap([keys], [keys]))
-
-
-def _update_counts(remote: Remote, target: Target) -> None:
-    counts = collector_files.registry(target)
-    remote.run(*rendering.swap([counts], [counts]))
+def _replace(remote: Remote, entry: rendering.File) -> None:
+    """Puts a file in place of the former one, for who reads it anew by itself."""
+    remote.run(*rendering.swap([entry], [entry]))
 
 
 def update_broker(remote: Remote, target: Target, cut: Sequence[Device] = ()) -> None:

@@ -23,21 +23,27 @@ PATIENCE = 10.0  # seconds for a request to arrive
 
 @dataclass(frozen=True)
 class Settings:
-    """Whose tokens count (`site`, `gateway`, public `keys` in PEM by identifier), where to listen, what to tell."""
+    """Whose tokens count (`site`, `gateway`, public `keys` in PEM by identifier), where to listen, what to tell.
+
+    `devices` is a file with JSON, read at each request.
+    """
 
     site: str
     gateway: str
     keys: Mapping[str, str]
     address: str
     port: int
-    devices: bytes
+    devices: Path
 
     @classmethod
     def read(cls, folder: Path) -> Settings:
-        """From `settings.json` and `devices.json`. Raises OSError and ValueError."""
+        """From `settings.json`; `devices.json` lies beside it. Raises OSError and ValueError."""
         content = json.loads((folder / "settings.json").read_text())
-        devices = json.loads((folder / "devices.json").read_text())
-        return cls(**content, devices=json.dumps(devices).encode())
+        return cls(**content, devices=folder / "devices.json")
+
+    def told(self) -> bytes:
+        """The list of devices as it is now. Raises OSError and ValueError."""
+        return json.dumps(json.loads(self.devices.read_text())).encode()
 
 
 class Server(ThreadingHTTPServer):
@@ -76,7 +82,12 @@ class Handler(BaseHTTPRequestHandler):
         except TokenRefused as error:
             self._answer(401, {"error": str(error)}, who=str(error))
             return
-        self._send(200, settings.devices, who)
+        try:
+            devices = settings.told()
+        except (OSError, ValueError) as error:
+            self._answer(503, {"error": "the list of devices can't be read"}, who=f"{type(error).__name__}")
+            return
+        self._send(200, devices, who)
 
     do_HEAD = do_GET
 

@@ -31,10 +31,18 @@ def vault() -> SecretStore:
 
 
 @pytest.fixture(scope="module")
-def ask(vault: SecretStore) -> Iterator[Ask]:
+def listed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file with the devices."""
+    path = tmp_path_factory.mktemp("api") / "devices.json"
+    path.write_text(json.dumps(DEVICES))
+    return path
+
+
+@pytest.fixture(scope="module")
+def ask(vault: SecretStore, listed: Path) -> Iterator[Ask]:
     """`ask(token, method="GET", path=…)`: status and content of the answer."""
     keys = jwt.public_keys(vault)
-    settings = Settings("home", "gateway", keys, "127.0.0.1", 0, json.dumps(DEVICES).encode())
+    settings = Settings("home", "gateway", keys, "127.0.0.1", 0, listed)
 
     def asked(token: str | None, method: str = "GET", path: str = "/api/devices") -> tuple[int, object]:
         connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=10)
@@ -56,6 +64,17 @@ def token(vault: SecretStore, gateway: str = "gateway", site: str = "home", ago:
 
 
 def test_a_good_token_is_told_which_devices_there_are(ask: Ask, vault: SecretStore) -> None:
+    assert ask(token(vault)) == (200, DEVICES)
+
+
+def test_what_changes_is_told_at_once_and_what_is_broken_is_no_list(ask: Ask, vault: SecretStore, listed: Path) -> None:
+    try:
+        listed.write_text('[{"name": "kitchen-01", "status": "revoked"}]')
+        assert ask(token(vault)) == (200, [{"name": "kitchen-01", "status": "revoked"}])
+        listed.write_text("[{")
+        assert ask(token(vault))[0] == 503
+    finally:
+        listed.write_text(json.dumps(DEVICES))
     assert ask(token(vault)) == (200, DEVICES)
 
 
