@@ -294,6 +294,7 @@ SABOTAGES = (
         """,
         reads="pki/devices/key",
         catches=("broker.revocation-list",),
+        may={"broker.refuses-revoked": "where no device was revoked since, the last one is the suite's own"},
         apart_from=_BROKERS,
     ),
     Sabotage(
