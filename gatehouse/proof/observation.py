@@ -29,6 +29,11 @@ class Observation:
         return self.outcome in REACHED
 
     @property
+    def let_in(self) -> bool:
+        """Whether the way is open: somebody answered, or took the connection and then ended it."""
+        return self.reached or self.outcome == "cut"
+
+    @property
     def denied(self) -> bool:
         """Whether the way is shut. `refused` is not: a RST says that the packet got through to where nobody listens."""
         return self.outcome in DENIED
