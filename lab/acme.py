@@ -40,7 +40,8 @@ START = f"""
 [ -e /etc/lab/acme.pem ] || openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 3650 \\
     -subj /CN={NAME} -addext subjectAltName=DNS:{NAME} -keyout /etc/lab/acme.key -out /etc/lab/acme.pem 2>/dev/null
 resolver=$(sed -n s/^listen-address=//p /etc/lab/dnsmasq.conf | head -1)
-pgrep -x pebble >/dev/null || PEBBLE_VA_NOSLEEP=1 PEBBLE_WFE_NONCEREJECT=0 setsid -f pebble \\
+# It would spare every other challenge of a name that it has seen answered: then a challenge that must fail does not.
+pgrep -x pebble >/dev/null || PEBBLE_VA_NOSLEEP=1 PEBBLE_WFE_NONCEREJECT=0 PEBBLE_AUTHZREUSE=0 setsid -f pebble \\
     -config /etc/lab/acme.json -dnsserver "$resolver:53" </dev/null >/var/log/pebble.log 2>&1
 """
 

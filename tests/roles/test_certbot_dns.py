@@ -97,7 +97,7 @@ def bench(programs: Callable[..., None], tmp_path: Path) -> Iterator[Bench]:
     pebble = {"listenAddress": f"127.0.0.1:{ACME}", "managementListenAddress": f"127.0.0.1:{ROOTS}"}
     pebble |= {"certificate": str(tmp_path / "ca.pem"), "privateKey": str(tmp_path / "ca.key")}
     (tmp_path / "pebble.json").write_text(json.dumps({"pebble": {**pebble, "httpPort": 80, "tlsPort": 443}}))
-    environment = {**os.environ, "PEBBLE_VA_NOSLEEP": "1", "PEBBLE_WFE_NONCEREJECT": "0"}
+    environment = {**os.environ, "PEBBLE_VA_NOSLEEP": "1", "PEBBLE_WFE_NONCEREJECT": "0", "PEBBLE_AUTHZREUSE": "0"}
     commands = (
         ["knotd", "-c", str(tmp_path / "knot.conf")],
         ["pebble", "-config", str(tmp_path / "pebble.json"), "-dnsserver", f"127.0.0.1:{DNS}"],
