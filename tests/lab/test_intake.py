@@ -31,16 +31,6 @@ SECONDS = 20
 
 
 @pytest.fixture
-def site(gateway: Gateway) -> Site:
-    return gateway.checkout.site
-
-
-@pytest.fixture
-def pki(site: Site) -> Iterator[Pki]:
-    yield vaults.open_pki(site)
-
-
-@pytest.fixture
 def reporting(gateway: Gateway) -> Iterator[tuple[str, ...]]:
     """Devices of the lab that are enrolled, and whose keys the gateway has."""
     names = tuple(device.name for device in gateway.checkout.site.devices[:2])
@@ -51,6 +41,17 @@ def reporting(gateway: Gateway) -> Iterator[tuple[str, ...]]:
     # What reports in the background would be counted, too.
     simulator.stop(gateway.checkout.site)
     yield names
+
+
+@pytest.fixture
+def site(gateway: Gateway, reporting: tuple[str, ...]) -> Site:
+    """The lab's, with the devices that report."""
+    return gateway.checkout.site
+
+
+@pytest.fixture
+def pki(site: Site) -> Iterator[Pki]:
+    yield vaults.open_pki(site)
 
 
 def sequences(gateway: Gateway, site: Site, pki: Pki, device: str) -> list[int]:

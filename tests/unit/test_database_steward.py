@@ -17,6 +17,7 @@ from gatehouse.identity.store import SecretStore
 from gatehouse.proof import database as proof
 from gatehouse.proof.observation import Observation
 from gatehouse.proof.probes.https import https
+from roles import influxdb
 from tests.standins.influxdb2 import DAY, Influx, serving
 
 GATEWAY = Path(__file__).parent.parent.parent / "roles" / "influxdb" / "gateway"
@@ -317,3 +318,9 @@ def test_the_compliance_suite_tells_what_is_granted_from_what_is_not(database: D
     broken = verdicts()
     assert (broken["login:default 0"], broken["login:empty 0"]) == ("allowed", "refused")
     assert (broken["intake:read"], broken["dashboards:write"]) == ("allowed", "allowed")
+
+
+@pytest.mark.parametrize("account", influxdb.ACCOUNTS)
+@pytest.mark.parametrize("value", ["a-password", "another-2:a-password"])
+def test_the_gateway_reads_a_login_as_the_kit_does(steward: dict[str, ModuleType], account: str, value: str) -> None:
+    assert steward["common"].login(account, value) == influxdb.login(account, value)

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 FOLDER = Path("/etc/gatehouse/database")
 ADMIN = "admin"
+FIRST_ADMINISTRATOR = "gatehouse-admin"
 PATIENCE = 60  # seconds: an engine that has much to read at its start answers late
 # What names a device: its certificate's common name. Nothing else is ever put into a query.
 DEVICE = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
@@ -51,7 +52,7 @@ class Settings:
     `accounts` says which group may read a consumer's credential.
 
     `passwords` are those in use, `others` what is taken beside them while one is replaced: `USER:PASSWORD`, by consumer
-    or `ADMIN`. Where no user is named, the user is called as the consumer is.
+    or `ADMIN`. Where no user is named, it is the account's first: called as the consumer is.
     """
 
     engine: str
@@ -84,9 +85,9 @@ class Settings:
 
 
 def login(account: str, value: str) -> tuple[str, str]:
-    """User and password."""
+    """User and password: `USER:PASSWORD`, or a password of the account's first user."""
     user, _, password = value.rpartition(":")
-    return user or account, password
+    return user or {ADMIN: FIRST_ADMINISTRATOR}.get(account, account), password
 
 
 class _Connection(http.client.HTTPSConnection):
