@@ -88,6 +88,8 @@ def reporting(gateway: Gateway) -> Iterator[tuple[str, ...]]:
     for device in gateway.checkout.site.devices[:2]:
         enrolment.enrol_one(gateway.checkout.site, Request(device.name, device.model), "", False)
     gateway.converge()
+    # What reports in the background would be counted, too.
+    simulator.stop(gateway.checkout.site)
     yield names
 
 
