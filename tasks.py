@@ -380,6 +380,16 @@ def devices(_: Context, site: str = "lab", json: bool = False) -> None:
     print(*notes, sep="\n", end="\n" * bool(notes), file=sys.stderr)
 
 
+@task(help={**SITE, "json": "print JSON instead of the table"})
+@told
+def refused(_: Context, site: str = "lab", json: bool = False) -> None:
+    """List whom the firewall refused within the last day, by device: packets, and why."""
+    from deploy import drops
+
+    rows = drops.rows(_site(site))
+    print(dumps(rows, indent=1) if json else "\n".join(drops.table(rows)))
+
+
 # The tiers, and what pytest is told for each. Units share nothing: every core has a part of them. The sabotages take
 # long, and so do virtual machines where they are emulated: both are made where they are asked for.
 SABOTAGE = "tests/lab/test_sabotage.py"
@@ -889,6 +899,7 @@ namespace = Collection(
     init,
     plan,
     quarantine,
+    refused,
     release,
     renew,
     revoke,

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -60,7 +60,9 @@ def collected(settings: dict[str, Any]) -> tuple[list[str], list[str]]:
         except (OSError, ValueError, KeyError, TypeError, subprocess.SubprocessError) as error:
             left_out.append(f"{what}: {error}")
 
-    take("firewall", lambda: readings.firewall(_said("nft", "-j", "list", "table", "inet", "gatehouse")))
+    ruleset = cache(lambda: _said("nft", "-j", "list", "table", "inet", "gatehouse"))
+    take("firewall", lambda: readings.firewall(ruleset()))
+    take("refused", lambda: readings.refused(ruleset(), json.loads(Path(settings["names"]).read_text())))
     if settings["metrics"]:
         take("intake", lambda: readings.messages(_awaited(Path(settings["metrics"]).read_text, OSError)))
     if settings["broker"]:

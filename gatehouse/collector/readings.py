@@ -3,6 +3,7 @@
     messages,reason=replay refused=2i         messages that the intake refused since its start
     broker,reason=login refused=3i            connections that the broker refused since the reading before
     firewall,segment=iot,towards=gateway packets=12i      packets that were dropped since the ruleset was loaded
+    refused,device=pump-02,why=limit packets=3i           of these, packets of a device, since it was refused first
     certificate,name=mosquitto days=239.5     days until a certificate is no longer valid
     devices,status=revoked count=1i           devices of the registry
 
@@ -20,6 +21,8 @@ from typing import Any
 DAY = 86_400
 _REFUSED = re.compile(r'^gatehouse_intake_refused_total\{reason="([a-z-]+)"\} ([0-9]+)$', re.MULTILINE)
 _DROPPED = re.compile(r"^(?P<segment>[a-z][a-z0-9]*) (?P<towards>to the gateway|onwards)$")
+# The sets in which the firewall counts hardware addresses.
+_WHY = {"refused_onwards": "onwards", "refused_here": "gateway", "over_limit": "limit", "forged": "forged"}
 _TOWARDS = {"to the gateway": "gateway", "onwards": "onwards"}
 # What mosquitto 2.0 logs of clients that it turns away: once each, in its `handle__connect` and at the end of TLS.
 _BROKER = {
@@ -55,6 +58,22 @@ def firewall(ruleset: str) -> list[str]:
             packets = sum(e["counter"]["packets"] for e in rule["expr"] if isinstance(e.get("counter"), dict))
             dropped[place] = dropped.get(place, 0) + packets
     return [f"firewall,segment={s},towards={t} packets={number}i" for (s, t), number in sorted(dropped.items())]
+
+
+def refused(ruleset: str, names: Mapping[str, str]) -> list[str]:
+    """From the same: who was refused, and why. `names` are the devices by hardware address; all others are `unknown`.
+
+    Raises `ValueError` for anything else.
+    """
+    counted: dict[tuple[str, str], int] = {}
+    for entry in json.loads(ruleset)["nftables"]:
+        why = _WHY.get(entry.get("set", {}).get("name", ""))
+        for element in entry["set"].get("elem", ()) if why else ():
+            found = element["elem"]
+            # Whoever makes up addresses makes no names in the database.
+            key = names.get(found["val"], "unknown"), str(why)
+            counted[key] = counted.get(key, 0) + found["counter"]["packets"]
+    return [f"refused,device={device},why={why} packets={n}i" for (device, why), n in sorted(counted.items())]
 
 
 def _place(rule: Mapping[str, Any]) -> tuple[str, str] | None:

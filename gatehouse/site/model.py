@@ -10,7 +10,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
-from gatehouse.site.declaration import Listener, Service, Transport
+from gatehouse.site.declaration import Listener, Service
+from gatehouse.site.egress import FOREIGN_RESOLVERS, Destination, DestinationName, Limits
 from gatehouse.site.web import Acme, PublicName, Web
 
 INTERNET = "internet"
@@ -61,10 +62,17 @@ class Model(BaseModel):
 
 
 class Segment(Model):
-    """A network of the site: its VLAN id (None for an untagged port only) and the segments it may connect to."""
+    """A network of the site: its VLAN id (None for an untagged port only) and the segments it may connect to.
+
+    `isolated`: its hosts don't reach each other through the gateway. `own_resolver`: names are asked of the gateway,
+    and of no other. `limits` are for each device in it.
+    """
 
     vlan: int | None = Field(default=None, ge=1, le=4094)
     reaches: tuple[str, ...] = ()
+    isolated: bool = False
+    own_resolver: bool = False
+    limits: Limits | None = None
     description: str = ""
 
 
@@ -159,15 +167,6 @@ class Gateway(Model):
     def bridge(self, segment: str) -> str:
         """The bridge that carries a segment: `br-iot`."""
         return f"br-{segment}"
-
-
-class Destination(Model):
-    """A named internet service that segments may use, and nothing else there: addresses, port and who."""
-
-    addresses: tuple[IPNetwork, ...] = Field(min_length=1)
-    port: int = Field(ge=1, le=65535)
-    transport: Transport = "tcp"
-    segments: tuple[str, ...] = Field(min_length=1)
 
 
 class Ssh(Model):
@@ -368,6 +367,7 @@ class Device(Model):
 class Site(Model):
     """What one inventory names: one PKI, one vault, one policy, one registry, and one gateway or forty.
 
+    `foreign_resolvers` answer names over HTTPS, which segments with a resolver of their own may not use.
     `psk` opens the broker's listener for devices with a pre-shared key, `api` the device API behind the HTTPS front.
     A `lab` is made of containers, or of virtual `machines`.
     `state` is where a lab keeps its key, known hosts and vault; other sites have theirs beside the inventory.
@@ -382,7 +382,8 @@ class Site(Model):
     ssh: Ssh
     services: tuple[Service, ...]
     settings: dict[str, Setting] = {}
-    destinations: dict[str, Destination] = {}
+    destinations: dict[DestinationName, Destination] = {}
+    foreign_resolvers: tuple[IPNetwork, ...] = FOREIGN_RESOLVERS
     broker: Broker = Broker()
     programs: dict[ProgramName, Program] = {}
     psk: bool = False

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 
 from gatehouse.site.declaration import Listener, Transport
-from gatehouse.site.model import INTERNET, Destination, IPAddress, IPNetwork, Site
+from gatehouse.site.egress import HTTPS_PORT, RESOLVER_PORTS, Destination
+from gatehouse.site.model import INTERNET, Device, IPAddress, IPNetwork, Site
 
 
 @dataclass(frozen=True)
@@ -30,10 +31,15 @@ class ForwardRule:
 
     segment: str
     towards: str
-    addresses: tuple[IPNetwork, ...] = ()
-    port: int | None = None
-    transport: Transport | None = None
     destination: str = ""
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Destinations beyond those of their segment, and the active devices that may use just these."""
+
+    destinations: tuple[str, ...]
+    devices: tuple[Device, ...]
 
 
 @dataclass(frozen=True)
@@ -59,6 +65,10 @@ class Policy:
     forward: tuple[ForwardRule, ...]
     masquerade: tuple[str, ...]
     local: tuple[LocalRule, ...] = ()
+    destinations: Mapping[str, Destination] = field(default_factory=dict)
+    profiles: tuple[Profile, ...] = ()
+    own_resolver: tuple[str, ...] = ()
+    foreign_resolvers: tuple[IPNetwork, ...] = ()
 
     def admits(self, segment: str, port: int, transport: Transport, at: str) -> bool:
         """Whether `segment` may reach `port` of the gateway at its address in segment `at`."""
@@ -68,16 +78,21 @@ class Policy:
 
     def forwards(self, segment: str, towards: str) -> bool:
         """Whether `segment` may open any connection into segment `towards`."""
-        return any(r.segment == segment and r.towards == towards and not r.addresses for r in self.forward)
+        return any(r.segment == segment and r.towards == towards and not r.destination for r in self.forward)
 
     def forwards_to(self, segment: str, address: IPAddress, port: int, transport: Transport) -> bool:
-        """Whether `segment` may connect to that address and port on the internet."""
+        """Whether anybody in `segment` may connect to that address and port on the internet."""
+        if self.is_foreign_resolver(segment, address, port):
+            return False
         return self.forwards(segment, INTERNET) or any(
-            r.segment == segment
-            and r.port == port
-            and r.transport == transport
-            and any(address in a for a in r.addresses)
+            r.segment == segment and r.destination and self.destinations[r.destination].covers(address, port, transport)
             for r in self.forward
+        )
+
+    def is_foreign_resolver(self, segment: str, address: IPAddress, port: int) -> bool:
+        """Whether names could be asked there, by a segment that has to ask the gateway."""
+        return segment in self.own_resolver and (
+            port in RESOLVER_PORTS or (port == HTTPS_PORT and any(address in n for n in self.foreign_resolvers))
         )
 
 
@@ -92,6 +107,10 @@ def derive(site: Site, gateway: str) -> Policy:
         forward=tuple(_forward(site, segments)),
         # IPv6 is routed, not translated; IPv4 leaves with the gateway's own address.
         masquerade=tuple(s for s in segments if s != INTERNET),
+        destinations=site.destinations,
+        profiles=tuple(_profiles(site, gateway, segments)),
+        own_resolver=tuple(s for s in segments if site.segments[s].own_resolver),
+        foreign_resolvers=site.foreign_resolvers,
         local=tuple(LocalRule(s.name, o) for s in site.services_of(gateway) for o in s.listeners if o.accounts),
     )
 
@@ -113,8 +132,24 @@ def _forward(site: Site, segments: tuple[str, ...]) -> Iterator[ForwardRule]:
     for name, destination in site.destinations.items():
         for segment in segments:
             if segment in destination.segments and INTERNET not in site.segments[segment].reaches:
-                yield _towards(name, destination, segment)
+                yield ForwardRule(segment, INTERNET, name)
 
 
-def _towards(name: str, destination: Destination, segment: str) -> ForwardRule:
-    return ForwardRule(segment, INTERNET, destination.addresses, destination.port, destination.transport, name)
+def _profiles(site: Site, gateway: str, segments: tuple[str, ...]) -> Iterator[Profile]:
+    """Devices with the same list share a profile: ten thousand of a few models are a few profiles."""
+    by_model: dict[str, list[str]] = {}
+    by_device: dict[str, list[str]] = {}
+    for name, destination in site.destinations.items():
+        for model in destination.models:
+            by_model.setdefault(model, []).append(name)
+        for listed in destination.devices:
+            by_device.setdefault(listed, []).append(name)
+    if not (by_model or by_device):
+        return
+    found: dict[tuple[str, ...], list[Device]] = {}
+    for device in site.devices_of(gateway):
+        own = {*by_model.get(device.model, ()), *by_device.get(device.name, ())}
+        if own and device.status == "active" and device.segment in segments:
+            found.setdefault(tuple(sorted(own)), []).append(device)
+    for destinations, devices in sorted(found.items()):
+        yield Profile(destinations, tuple(devices))

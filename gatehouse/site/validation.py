@@ -10,16 +10,18 @@ from typing import Annotated, Any, get_type_hints
 from pydantic import TypeAdapter, ValidationError
 
 from gatehouse.site import model
-from gatehouse.site.declaration import ClosedPort, Listener, Service
+from gatehouse.site.declaration import ClosedPort, Declaration, Listener, Service
+from gatehouse.site.egress import Destination
+from gatehouse.site.egress_problems import destination_problems
 from gatehouse.site.pages import problems as page_problems
 from gatehouse.site.problems import Problem, SiteError
 
 # Fields whose items are validated one by one, so that one bad item hides no problem of the others.
-_TABLES: dict[str, type[model.Model]] = {
+_TABLES: dict[str, type[model.Model | Declaration]] = {
     "segments": model.Segment,
     "gateways": model.Gateway,
     "settings": model.Setting,
-    "destinations": model.Destination,
+    "destinations": Destination,
 }
 # What a message of pydantic's becomes for the operator: (pattern in the type, mend).
 _MENDS = {
@@ -41,7 +43,7 @@ def settle(data: Mapping[str, Any]) -> dict[str, Any]:
     problems += _segment_problems(sound)
     problems += _gateway_problems(sound)
     problems += _listener_problems(sound)
-    problems += _destination_problems(sound)
+    problems += destination_problems(sound)
     problems += _device_problems(sound)
     problems += page_problems(sound)
     if problems:
@@ -333,20 +335,6 @@ def _listener_problems(sound: Mapping[str, Any]) -> Iterator[Problem]:
                 yield Problem(place, f"port {listener.port} must stay closed: {reason}", "use the encrypted port")
             if (other := taken.setdefault((listener.port, listener.transport), place)) != place:
                 yield Problem(place, f"port {listener.label} is that of {other} too", "use another port")
-
-
-def _destination_problems(sound: Mapping[str, Any]) -> Iterator[Problem]:
-    for name, destination in sound["destinations"].items():
-        for segment in destination.segments:
-            if segment not in sound["known_segments"]:
-                yield Problem(f"destination '{name}'", f"unknown segment '{segment}'", "use a segment of the site")
-        for gateway in sound["gateways"].values():
-            for segment, network in gateway.networks.items():
-                inside = [a for a in destination.addresses for p in network.prefixes
-                          if segment != model.INTERNET and a.version == p.version and a.overlaps(p)]  # fmt: skip
-                if inside:
-                    yield Problem(f"destination '{name}'", f"{inside[0]} is inside segment '{segment}'",
-                                  "a destination is on the internet; for segments use `reaches`")  # fmt: skip
 
 
 def _device_problems(sound: Mapping[str, Any]) -> Iterator[Problem]:

@@ -21,7 +21,7 @@ site = Site(
     state=_state.directory,
     services=declared(),
     segments={
-        "iot": {"vlan": 10, "description": "devices"},
+        "iot": {"vlan": 10, "description": "devices", "isolated": True, "own_resolver": True, "limits": {}},
         "management": {"vlan": 20, "reaches": ["internet", "internal", "iot"], "description": "administration"},
         "guest": {"vlan": 30, "reaches": ["internet"], "description": "guests"},
         "internal": {"reaches": ["internet"], "description": "the LAN"},
@@ -61,7 +61,17 @@ site = Site(
     settings={"nginx": {"reachable_from": {"http": ["management", "internet"]}}},
     destinations={
         "vendor-cloud": {"addresses": ["198.51.100.80/32", "2001:db8:51::80/128"], "port": 443, "segments": ["iot"]},
+        # A range with a resolver in it, which stays closed: see `foreign_resolvers`.
+        "vendor-range": {"addresses": ["198.51.100.88/29", "2001:db8:51::90/124"], "port": 443, "segments": ["iot"]},
+        # For the pumps alone: by name, and for one of them by address.
+        "pump-updates": {"names": ["other.example"], "port": 8443, "models": ["esp32-relay"]},
+        "pump-service": {
+            "addresses": ["198.51.100.80/32", "2001:db8:51::80/128"],
+            "port": 8443,
+            "devices": ["pump-02"],
+        },
     },
+    foreign_resolvers=["198.51.100.90/32", "2001:db8:51::90/128"],
     programs={"homeassistant": {"reads": ["devices/+/telemetry/#", "devices/+/status"]}},
     psk=True,
     api=True,

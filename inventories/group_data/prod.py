@@ -29,14 +29,14 @@ site = Site(
     },
     # The networks, and which others each may open connections to. What is not listed is dropped.
     segments={
-        "iot": {"vlan": 10, "description": "devices"},
+        "iot": {"vlan": 10, "isolated": True, "own_resolver": True, "limits": {}, "description": "devices"},
         "management": {"vlan": 20, "reaches": ["internet", "internal", "iot"], "description": "administration"},
         "guest": {"vlan": 30, "reaches": ["internet"], "description": "guests"},
         "internal": {"reaches": ["internet"], "description": "the LAN"},
         "internet": {"description": "the uplink"},
     },
     # The internet services that devices may use, and no others:
-    # "name": {"addresses": […], "port": …, "segments": ["iot"]}
+    # "name": {"names": ["updates.example.com"], "port": 443, "models": ["esp32-relay"]}
     destinations={},
     services=declared(),
     devices=read_registry(Path(__file__).parent.parent / "devices" / "prod.toml"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lab.sabotage import broker, dashboards, database, identities, intake, machine, network, services, web
+from lab.sabotage import broker, dashboards, database, egress, identities, intake, machine, network, services, web
 from lab.sabotage.model import Sabotage
 
 SABOTAGES: tuple[Sabotage, ...] = (
@@ -13,6 +13,7 @@ SABOTAGES: tuple[Sabotage, ...] = (
     *dashboards.SABOTAGES,
     *web.SABOTAGES,
     *machine.SABOTAGES,
+    *egress.SABOTAGES,
     *network.SABOTAGES,
     # Last: what is changed in the firewall's sets is gone when it is loaded anew.
     *identities.SABOTAGES,

@@ -33,21 +33,27 @@ SABOTAGES = (
             "segments.{internal-to-iot,internal-to-management,internal-to-guest}",
             "segments.{internet-to-iot,internet-to-management,internet-to-guest,internet-to-internal}",
             "destinations.others-from-iot",
+            "egress.{pump-updates,pump-service}-for-no-others",
             "host.firewall",
         ),
+        may={"destinations.pump-service-from-iot": "all of the internet is open to devices"},
         apart_from=("forward-*", "no-translation"),
     ),
     Sabotage(
         name="forward-nothing",
         title="The rules that accept are gone from the forward chain: nobody reaches what they may",
-        breaks=r"""firewall '/hook forward/,/^\t\}/{ /established/b; /accept comment/d }'""",
+        breaks=r"""firewall '/hook forward/,/^\t\}/{ /established/b; /(accept comment|jump to_|vmap)/d }'""",
         catches=(
             "segments.{management-to-iot,management-to-internal,management-to-internet}",
             "segments.{guest-to-internet,internal-to-internet}",
             "destinations.vendor-cloud-from-{iot,management,guest,internal}",
             "destinations.others-from-{iot,management,guest,internal}",
+            "destinations.pump-service-from-{management,guest,internal}",
+            "egress.{pump-updates,pump-service}-for-those-on-its-list",
         ),
         may={
+            "destinations.pump-service-from-iot": "nobody reaches anything out there",
+            "egress.*-for-no-others": "those on the list don't reach it either",
             "segments.forged-senders-from-*": "the honest sender is not heard either",
             "quarantine.isolated": "a free device reaches nobody either",
         },
@@ -65,7 +71,14 @@ SABOTAGES = (
         name="no-translation",
         title="IPv4 leaves with the senders' private addresses: the masquerade rule is gone",
         breaks="firewall '/masquerade/d'",
-        catches=("destinations.{vendor-cloud,others}-from-{iot,management,guest,internal}",),
+        catches=(
+            "destinations.{vendor-cloud,others}-from-{iot,management,guest,internal}",
+            "egress.{pump-updates,pump-service}-for-those-on-its-list",
+        ),
+        may={
+            "destinations.pump-service-from-*": "no answer finds its way back",
+            "egress.*-for-no-others": "the same",
+        },
         apart_from=("forward-*", "no-translation"),
     ),
     Sabotage(
@@ -75,13 +88,16 @@ SABOTAGES = (
             firewall '/jump log_spoofed/d'
             admit forward "ip6 saddr @from_management_6 oifname { $br_iot, $br_internal, $br_internet } counter accept"
         """,
-        catches=("segments.forged-senders-from-{iot,management,guest,internal,internet}",),
+        catches=(
+            "segments.forged-senders-from-{iot,management,guest,internal,internet}",
+            "segments.impossible-senders-from-internet",
+        ),
     ),
     Sabotage(
         name="any-address",
         title="Input rules name no destination address, so every address of the gateway answers in every segment",
         breaks=r"""
-            firewall '/hook input/,/^\t\}/{ /accept comment/s/ip6? daddr [^ ]+ // }'
+            firewall '/hook input/,/^\t\}/{ /(accept|let_in) comment/s/ip6? daddr [^ ]+ // }'
             admit input "iifname \"$br_internet\" fib daddr . iif type != local tcp dport 22 counter accept"
         """,
         catches=(
@@ -178,6 +194,15 @@ tcp dport 22 counter accept"
         may={"scan.tcp-from-internet": _SEEN_BY_SCANS},
     ),
     Sabotage(
+        name="helper",
+        title="A connection tracking helper reads along and lets in what a device names",
+        breaks="""
+            nft 'add ct helper inet gatehouse reads-along { type "ftp" protocol tcp; }'
+            nft 'insert rule inet gatehouse forward tcp dport 21 ct helper set "reads-along"'
+        """,
+        catches=("segments.no-helpers",),
+    ),
+    Sabotage(
         name="no-firewall",
         title="The kit's table is deleted: everything is let in and through",
         breaks="nft delete table inet gatehouse",
@@ -195,6 +220,9 @@ tcp dport 22 counter accept"
             "gateway.*": "every listener and every closed port answers everywhere",
             "database.other-accounts": "the firewall keeps the other accounts away",
             "dashboards.other-accounts": "the same",
+            "egress.*": "the lists are gone, too",
+            "limits.*": "and the limits",
+            "resolvers.foreign-*": "nothing keeps anybody from the internet",
             "scan.*": "the same for scans, or they take too long: every port answers",
             "quarantine.{isolated,sets-of-*}": "nothing keeps those in quarantine from anything",
         },

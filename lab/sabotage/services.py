@@ -48,8 +48,11 @@ SABOTAGES = (
         may={
             "gateway.dnsmasq.*-from-internet": _NO_CONTROL,
             f"scan.{{tcp,udp}}-from-{_INSIDE}": "a declared port is closed",
+            f"resolvers.advertised-in-{_INSIDE}": "nobody advertises the router",
+            "egress.pump-updates-*": "nobody resolves its names",
+            "limits.iot": "its listener may be the resolver's",
         },
-        apart_from=("*names*",),
+        apart_from=("*names*", "no-advertisement"),
     ),
     Sabotage(
         name="names-for-the-internet",

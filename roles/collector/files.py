@@ -16,7 +16,7 @@ from roles.nginx import files as nginx
 from roles.target import Target
 
 FOLDER = "/etc/gatehouse/collector"
-SETTINGS, REGISTRY = f"{FOLDER}/collector.json", f"{FOLDER}/devices.json"
+SETTINGS, REGISTRY, NAMES = (f"{FOLDER}/{name}.json" for name in ("collector", "devices", "names"))
 TIMER = service.units[0]
 UNIT = TIMER.replace(".timer", ".service")
 PROGRAM = "/usr/lib/gatehouse/collector"
@@ -55,6 +55,7 @@ def configuration(target: Target) -> list[rendering.File]:
         "cursor": f"{STATE}/cursor",
         "certificates": {name: f"{ENDS}/{name}" for name in sorted(certificates)},
         "registry": REGISTRY,
+        "names": NAMES,
         "database": {
             "engine": site.database.engine,
             "url": f"https://{influxdb.host_name(site.domain)}:{port}",
@@ -67,6 +68,7 @@ def configuration(target: Target) -> list[rendering.File]:
     }
     return [
         rendering.File(SETTINGS, json.dumps(content, indent=1).encode()),
+        names(target),
         *(
             rendering.template(
                 "collector",
@@ -87,3 +89,9 @@ def registry(target: Target) -> rendering.File:
     found = Counter(device.status for device in target.site.devices_of(target.name))
     counts = {status: found[status] for status in ("active", "quarantined", "revoked")}
     return rendering.File(REGISTRY, json.dumps(counts).encode())
+
+
+def names(target: Target) -> rendering.File:
+    """The devices of this gateway by their hardware addresses, where these are known."""
+    found = {d.hardware_address: d.name for d in target.site.devices_of(target.name) if d.hardware_address}
+    return rendering.File(NAMES, json.dumps(found).encode())

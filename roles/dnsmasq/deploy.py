@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Interface, ip_network
+from ipaddress import IPv4Address, IPv4Interface, IPv6Interface, ip_network
 from pathlib import Path
 
 from pyinfra.api import deploy
@@ -13,6 +13,7 @@ from gatehouse.site import INTERNET
 from gatehouse.site.pages import FRONT, hosts
 from roles import lifecycle, nftables
 from roles.dnsmasq import service
+from roles.nftables import ruleset
 from roles.target import Target
 
 UNIT = service.units[0]
@@ -81,6 +82,7 @@ class Served:
     ntp: bool
     pool: tuple[IPv4Address, IPv4Address] | None
     ipv4: IPv4Interface | None
+    ipv6: IPv6Interface | None
     addresses: tuple[str, ...]
 
 
@@ -99,9 +101,14 @@ def segments(target: Target) -> list[Served]:
         ipv4 = network.ipv4 if isinstance(network.ipv4, IPv4Interface) else None
         dns, ntp = (name, service.name, "dns") in reach, (name, "chrony", "ntp") in reach
         pool = dynamic(ipv4) if ipv4 and (name, service.name, "dhcp") in reach else None
+        # A router's advertisement is for a prefix of this length alone (RFC 4862 §5.5.3).
+        ipv6 = (
+            network.ipv6 if isinstance(network.ipv6, IPv6Interface) and network.ipv6.network.prefixlen == 64 else None
+        )
         if name != INTERNET and (dns or pool):
             addresses = tuple(str(address) for address in network.addresses)
-            served.append(Served(name, target.gateway.bridge(name), dns, ntp, pool, ipv4, addresses))
+            advertised = ipv6 if (name, service.name, "dhcp") in reach else None
+            served.append(Served(name, target.gateway.bridge(name), dns, ntp, pool, ipv4, advertised, addresses))
     return served
 
 
@@ -118,6 +125,7 @@ def configuration(target: Target) -> lifecycle.File:
         segments=served,
         inside=_inside(target),
         names=_names(target, served),
+        wanted=[(name, ruleset.name_set(name, 4), ruleset.name_set(name, 6)) for name in ruleset.names(target)],
         devices=devices,
         leases=min(room, LEASES_AT_MOST),
     )

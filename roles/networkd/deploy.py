@@ -35,6 +35,7 @@ def configure_and_activate(target: Target) -> None:
     files = list(_files(target))
     loads = [file.path for file in files]
     ports = {_port(target, segment): target.gateway.bridge(segment) for segment in networks}
+    isolated = frozenset(_port(target, s) for s in networks if target.site.segments[s].isolated)
     addresses = {
         target.gateway.bridge(segment): frozenset(
             str(a) for a in (n.ipv4, n.ipv6) if a is not None and not isinstance(a, str)
@@ -46,7 +47,7 @@ def configure_and_activate(target: Target) -> None:
         "network",
         partial(lifecycle.files._inner, *files, stamp),
         partial(taken_over, [n.interface or n.trunk or "" for n in networks.values()]),
-        partial(configured, UNIT, loads, addresses, ports),
+        partial(configured, UNIT, loads, addresses, ports, isolated),
         saves=[FOLDER, "/etc/network", stamp.path],
         restore=_restore(addresses),
         name="Configure segments, confirmed over a new connection",
@@ -74,7 +75,8 @@ def _files(target: Target) -> Iterator[lifecycle.File]:
         bridge, port = target.gateway.bridge(segment), _port(target, segment)
         yield _unit(f"20-gatehouse-{bridge}.netdev", "bridge.netdev", name=bridge, description=segment)
         yield _unit(f"25-gatehouse-{bridge}.network", "bridge.network", name=bridge, network=network)
-        yield _unit(f"24-gatehouse-{port}.network", "port.network", name=port, bridge=bridge)
+        yield _unit(f"24-gatehouse-{port}.network", "port.network", name=port, bridge=bridge,
+                    isolated=target.site.segments[segment].isolated)  # fmt: skip
         if network.trunk:
             trunks.setdefault(network.trunk, []).append(port)
             vlan = target.site.segments[segment].vlan

@@ -10,11 +10,15 @@ from pyinfra.api import FactBase
 
 @dataclass(frozen=True)
 class Links:
-    """`addresses`: {interface: {"10.10.10.1/24", …}}, `masters`: {interface: bridge}, `foreign`: others' files."""
+    """`addresses`: {interface: {"10.10.10.1/24", …}}, `masters`: {interface: bridge}, `foreign`: others' files.
+
+    `isolated` are the interfaces that are kept from others of their bridge.
+    """
 
     addresses: dict[str, frozenset[str]]
     masters: dict[str, str]
     foreign: tuple[str, ...]
+    isolated: frozenset[str] = frozenset()
 
 
 class NetworkState(FactBase[Links]):
@@ -24,7 +28,7 @@ class NetworkState(FactBase[Links]):
         """One `ip addr`, and a search for other configuration of the named interfaces."""
         names = "|".join(interfaces)
         return (
-            "ip -j addr show; echo;"
+            "ip -j -d addr show; echo;"
             " find /etc/systemd/network -maxdepth 1 -type f \\( -name '*.network' -o -name '*.netdev' \\)"
             " ! -name '*-gatehouse-*' 2>/dev/null;"
             f" grep -lsE '^[[:space:]]*(iface|auto|allow-hotplug)[[:space:]]+({names})\\b'"
@@ -43,4 +47,9 @@ class NetworkState(FactBase[Links]):
             },
             masters={link["ifname"]: link["master"] for link in interfaces if "master" in link},
             foreign=tuple(line for line in output[1:] if line.startswith("/")),
+            isolated=frozenset(
+                link["ifname"]
+                for link in interfaces
+                if link.get("linkinfo", {}).get("info_slave_data", {}).get("isolated")
+            ),
         )

@@ -32,11 +32,13 @@ def configured(
     loads: list[str],
     addresses: Mapping[str, frozenset[str]],
     masters: Mapping[str, str],
+    isolated: frozenset[str],
 ) -> Generator[StringCommand, None, None]:
     """Makes networkd load what is on disk, and repairs interfaces that differ from it.
 
     `addresses` are the fixed ones that each bridge must have (others may be there besides), `masters` the bridge of
-    each port. A port that is not plugged in is no difference: networkd takes it when it comes.
+    each port, `isolated` the ports that are kept from others of theirs. A port that is not plugged in is no difference:
+    networkd takes it when it comes.
     """
     unit_state = host.get_fact(UnitState, unit=unit, loads=loads)
     links: Links = host.get_fact(NetworkState, interfaces=list(masters))
@@ -53,7 +55,10 @@ def configured(
             bridge for bridge, wanted in addresses.items() if not wanted <= links.addresses.get(bridge, frozenset())
         }
         loose = {
-            port for port, bridge in masters.items() if port in links.addresses and links.masters.get(port) != bridge
+            port
+            for port, bridge in masters.items()
+            if port in links.addresses
+            and (links.masters.get(port) != bridge or (port in isolated) != (port in links.isolated))
         }
         if missing := {bridge for bridge in wrong if bridge not in links.addresses}:
             yield StringCommand(f"systemctl restart -- {unit}; {_settled({b: addresses[b] for b in missing})}")

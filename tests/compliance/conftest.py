@@ -22,6 +22,7 @@ from gatehouse.proof.plugin import EVIDENCE, MARKERS, WARNINGS, Plugin
 from gatehouse.site import INTERNET, Site, load
 from roles.base.version import of_checkout
 from tests.compliance import lanes
+from tests.compliance.egress import by_list
 from tests.compliance.live import Gateways, Live
 from tests.compliance.once import ahead
 
@@ -83,7 +84,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "gateway" not in wanted:
         return
     rows: list[tuple[object, ...]] = []
-    names = ["gateway", *(name for name in ("segment", "towards", "offer", "destination", "service") if name in wanted)]
+    asked = ("segment", "towards", "offer", "destination", "grant", "isolated", "limited", "asks_here", "service")
+    names = ["gateway", *(name for name in asked if name in wanted)]
     for gateway, description in site.gateways.items():
         here = [segment for segment in site.segments if segment in description.networks]
         if metafunc.definition.get_closest_marker("inside"):
@@ -92,7 +94,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             "segment": list(here),
             "towards": list(here),
             "offer": list(expect.offers(site, gateway)),
-            "destination": list(site.destinations),
+            "destination": [n for n, d in site.destinations.items() if any(a.num_addresses == 1 for a in d.addresses)],
+            "grant": [name for name, destination in site.destinations.items() if by_list(destination)],
+            "isolated": [segment for segment in here if site.segments[segment].isolated],
+            "limited": [segment for segment in here if site.segments[segment].limits],
+            "asks_here": [segment for segment in here if site.segments[segment].own_resolver],
             "service": list(site.services_of(gateway)),
         }
         if metafunc.definition.get_closest_marker("network_facing"):

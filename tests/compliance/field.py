@@ -55,6 +55,10 @@ class Field:
         with ThreadPoolExecutor(len(self.hosts)) as pool:
             return dict(pool.map(self._ask_one, chosen, chosen.values()))
 
+    def probes(self, segment: str, probes: list[dict[str, Any]]) -> list[Observation]:
+        """Probes of the host in a segment alone, whatever they are."""
+        return self._ask_one(segment, probes)[1]
+
     def _ask_one(self, segment: str, probes: list[dict[str, Any]]) -> tuple[str, list[Observation]]:
         host = self.hosts[segment].name
         said = [

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from tests.compliance.egress import bogons, floods, grants, neighbours, resolvers, routers
 from tests.compliance.identities import sessions
 from tests.compliance.isolation import isolation, quarantined_play
 from tests.compliance.live import Live
@@ -25,10 +26,18 @@ LANES: tuple[dict[str, Ask], ...] = (
     },
     {"reach": lambda live: live.reach, "isolation": isolation},
     {"scans": lambda live: live.scans},
+    {
+        "egress": grants,
+        "neighbours": neighbours,
+        "resolvers": resolvers,
+        "routers": routers,
+        "bogons": bogons,
+        "floods": floods,
+    },
     {"web": seen},
     {"renewal": rehearsed},
 )
-_SLOW = ("isolation", "sessions", "quarantined", "intake", "renewal", "scans")
+_SLOW = ("neighbours", "floods", "isolation", "sessions", "quarantined", "intake", "renewal", "scans")
 
 
 def of(areas: set[str]) -> list[Sequence[Ask]]:

@@ -79,6 +79,9 @@ COMMON_UDP = frozenset(
 
 # The position of a device in quarantine: no segment can have that name.
 CUT_OFF = "cut-off"
+# That of a device with destinations of its own, and those of hosts that want too much, one a segment.
+LISTED = "listed"
+EAGER = "eager-"
 
 Probes = Mapping[str, Iterable[Mapping[str, Any]]]
 
@@ -171,10 +174,25 @@ class Live:
         networks = self.site.gateways[self.name].networks
         avoid = [str(device.address) for device in self.site.devices_of(self.name) if device.address]
         bridges: dict[str, dict[str, Any]] = {
-            s: {"bridge": self.site.gateways[self.name].bridge(s), "avoid": avoid} for s in networks
+            s: {
+                "bridge": self.site.gateways[self.name].bridge(s),
+                "avoid": avoid,
+                "isolated": self.site.segments[s].isolated,
+            }
+            for s in networks
         }
         if (exposed := self.exposed) is not None:
             bridges[CUT_OFF] = {**bridges[exposed], "hardware": CUT_OFF_HARDWARE}
+        if listed := [device for profile in self.policy.profiles for device in profile.devices]:
+            # As a device with a list of its own: of one segment's, the first that is not there itself.
+            near = [d for d in listed if d.segment == listed[0].segment and d.hardware_address][:20]
+            devices = [
+                {"name": d.name, "hardware": d.hardware_address, "address": d.address and str(d.address)} for d in near
+            ]
+            bridges[LISTED] = {**bridges[listed[0].segment], "as": devices}
+        for segment in bridges.keys() & networks.keys():
+            if self.site.segments[segment].limits:
+                bridges[f"{EAGER}{segment}"[:12]] = bridges[segment]
         config = {"segments": bridges, "patience": PATIENCE}
         return self._stack.enter_context(Agent(self.name, command, config, patience=PATIENCE + 60))
 
@@ -237,7 +255,7 @@ class Live:
         return {
             segment: Place(segment, tuple(found["addresses"]), tuple(a.partition("/")[0] for a in found["gateway"]))
             for segment, found in self.agent.positions.items()
-            if "error" not in found and segment != CUT_OFF
+            if "error" not in found and segment in self.site.segments
         }
 
     @property

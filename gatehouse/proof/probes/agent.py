@@ -28,7 +28,7 @@ from datetime import UTC, datetime
 from queue import SimpleQueue
 from typing import IO, Any
 
-from gatehouse.proof.probes import facts, https, listen, mqtt, reach, scan, segment, ssh, tls
+from gatehouse.proof.probes import facts, https, link, listen, mqtt, reach, scan, segment, ssh, tls
 from gatehouse.proof.probes.reach import Probe, Result
 
 KINDS: dict[str, Callable[[Probe], Result]] = {
@@ -44,6 +44,11 @@ KINDS: dict[str, Callable[[Probe], Result]] = {
     "mqtt": mqtt.mqtt,
     "ssh": ssh.ssh,
     "nmap": scan.nmap,
+    "routers": link.routers,
+    "pretend": link.pretend,
+    "overhear": link.overhear,
+    "leaving": link.leaving,
+    "flood": link.flood,
     "listen": listen.listen,
     "heard": listen.heard,
     "run": facts.run,

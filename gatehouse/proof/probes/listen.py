@@ -29,6 +29,8 @@ def listen(probe: Probe) -> Result:
                 opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 if family == socket.AF_INET6:
                     opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                    # It may have more addresses than one: the answer comes from the one that was asked (RFC 3542 §6.2).
+                    opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
                 opened.bind(("::" if family == socket.AF_INET6 else "0.0.0.0", int(port)))  # noqa: S104
                 if transport == "tcp":
                     opened.listen(128)
@@ -49,9 +51,9 @@ def _serve(selector: selectors.BaseSelector) -> None:
             transport, port = key.data
             with contextlib.suppress(OSError):
                 if transport == "udp":
-                    message, sender = listener.recvfrom(2048)
+                    message, asked, _, sender = listener.recvmsg(2048, socket.CMSG_SPACE(20))
                     _note(message, transport, port, sender[0])
-                    listener.sendto(message[:512], sender)
+                    listener.sendmsg([message[:512]], asked, 0, sender)
                 else:
                     connection, sender = listener.accept()
                     threading.Thread(target=_answer, args=(connection, port, sender[0]), daemon=True).start()

@@ -29,11 +29,17 @@ def place(name: str, wanted: dict[str, Any], position: Process) -> dict[str, Any
     """Connects a position to `wanted["bridge"]`: `{"addresses": […], "gateway": […], "outer": …}`, or `{"error": …}`.
 
     `wanted["avoid"]` are addresses that are somebody's, even if nobody answers there now; `wanted["hardware"]` is the
-    hardware address to have, if a certain one.
+    hardware address to have, if a certain one. `wanted["as"]` are devices (`name`, `hardware`, `address` or None): it
+    takes the place of the first that is not there itself, and says its name `"as"`. Where the segment is `isolated`,
+    so is the port.
     """
     bridge = wanted["bridge"]
-    hardware = ["address", wanted["hardware"]] if "hardware" in wanted else []
+    device: dict[str, Any] = {}
     try:
+        if "as" in wanted:
+            device = _absent(bridge, wanted["as"])
+        chosen = device.get("hardware") or wanted.get("hardware")
+        hardware = ["address", chosen] if chosen else []
         own = gateway_addresses(bridge)
         outer = f"{OUTER}{name}"
         _ip("link", "delete", outer, check=False)
@@ -41,8 +47,22 @@ def place(name: str, wanted: dict[str, Any], position: Process) -> dict[str, Any
         _ip("link", "set", outer, "master", bridge, "up")
     except OSError as error:
         return {"error": f"{bridge}: {error}"}
-    answer = position.ask({"enter": {"gateway": own, "avoid": wanted.get("avoid", [])}})
-    return {"outer": outer, "gateway": own, **answer}
+    entering = {"gateway": own, "avoid": wanted.get("avoid", []), "address": device.get("address")}
+    answer = position.ask({"enter": entering})
+    if wanted.get("isolated"):
+        # Not before it has its address: those who have it could not say so.
+        _ip("link", "set", outer, "type", "bridge_slave", "isolated", "on")
+    return {"outer": outer, "gateway": own, **({"as": device["name"]} if device else {}), **answer}
+
+
+def _absent(bridge: str, devices: list[dict[str, Any]]) -> dict[str, Any]:
+    """The first of the devices that the bridge has not heard of lately. Raises OSError where each is there."""
+    done = subprocess.run(["bridge", "-j", "fdb", "show", "br", bridge], capture_output=True, text=True, check=False)
+    heard = {entry.get("mac") for entry in json.loads(done.stdout or "[]")}
+    for device in devices:
+        if device["hardware"] not in heard:
+            return device
+    raise OSError(f"{', '.join(device['name'] for device in devices[:3])}: there themselves")
 
 
 def leave(places: dict[str, Any]) -> None:
@@ -73,7 +93,7 @@ def enter(wanted: dict[str, Any]) -> dict[str, Any]:
         avoid = {*wanted["avoid"], *(own.partition("/")[0] for own in wanted["gateway"])}
         for own in wanted["gateway"]:
             interface = ipaddress.ip_interface(own)
-            free = _free4(interface, avoid) if interface.version == 4 else _free6(interface)
+            free = _free4(interface, avoid, wanted.get("address")) if interface.version == 4 else _free6(interface)
             if free is None:
                 return {"error": f"no free address in {interface.network} for a probe"}
             family = f"-{interface.version}"
@@ -100,8 +120,16 @@ def _free6(interface: ipaddress.IPv6Interface) -> ipaddress.IPv6Address:
     return ipaddress.IPv6Address(int(interface.network.network_address) + (secrets.randbits(min(spare, 63)) | 1 << 16))
 
 
-def _free4(interface: ipaddress.IPv4Interface, avoid: set[str]) -> ipaddress.IPv4Address | None:
-    """The first, from the end of the prefix, that isn't somebody's and that nobody answers for (RFC 5227 §2.1.1)."""
+def _free4(
+    interface: ipaddress.IPv4Interface, avoid: set[str], wanted: str | None = None
+) -> ipaddress.IPv4Address | None:
+    """The first, from the end of the prefix, that isn't somebody's and that nobody answers for (RFC 5227 §2.1.1).
+
+    With `wanted` it is that one, or none.
+    """
+    if wanted is not None:
+        only = ipaddress.IPv4Address(wanted)
+        return None if _answering([only]) else only
     last, first = int(interface.network.broadcast_address), int(interface.network.network_address)
     candidates = []
     for number in range(last - 1, max(first, last - 1000), -1):

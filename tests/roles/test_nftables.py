@@ -1,0 +1,137 @@
+"""The ruleset with devices' lists and limits, judged and loaded by the real nft in a network of its own."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from roles import rendering
+from roles.nftables import ruleset
+from roles.nftables.facts import DIGEST
+from roles.target import Target
+
+MANY = 2_000
+LISTS = {
+    "updates": {"names": ["updates.example.com"], "port": 443, "models": ["relay"]},
+    "cloud": {"addresses": ["8.8.8.0/24", "8.8.8.8", "2600:1f00::/40"], "port": 443, "segments": ["iot"]},
+}
+LIMITED = {"vlan": 10, "limits": {}, "own_resolver": True, "isolated": True}
+
+
+def text_for(target: Target) -> str:
+    """The ruleset as this machine's nft takes it: it has none of the gateway's accounts."""
+    return re.sub(r"skuid != \{[^}]*\}", "skuid != { root }", ruleset.ruleset(target).content.decode())
+
+
+def devices(number: int) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": f"relay-{n}",
+            "model": "relay",
+            "gateway": "gw",
+            "hardware_address": f"02:00:00:00:{n >> 8:02x}:{n & 255:02x}",
+            **({"address": f"10.10.{10 + (n >> 8)}.{n & 255}"} if n % 2 and n & 255 not in (0, 1, 255) else {}),
+        }
+        for n in range(number)
+    ]
+
+
+@pytest.fixture(scope="module")
+def made(programs: Callable[..., None], gateway_of: Callable[..., Target]) -> Callable[[int], Target]:
+    programs("nft", "nftables")
+    programs("ip", "iproute2")
+
+    def make(number: int) -> Target:
+        segments = {
+            "iot": LIMITED,
+            "management": {"vlan": 20, "reaches": ["internet"]},
+            "guest": {"vlan": 30, "reaches": ["internet"]},
+            "internal": {},
+            "internet": {},
+        }
+        gateway = gateway_of().gateway.model_dump()
+        gateway["networks"]["iot"]["ipv4"] = "10.10.10.1/16"
+        gateway["networks"]["guest"]["ipv4"] = "10.11.30.1/24"
+        gateway["networks"]["management"]["ipv4"] = "10.11.20.1/24"
+        return gateway_of(
+            segments=segments, gateways={"gw": gateway}, destinations=LISTS, devices=devices(number), psk=True
+        )
+
+    return make
+
+
+@pytest.fixture
+def within() -> Iterator[Callable[..., str]]:
+    """Runs shell in a network namespace."""
+    name = f"gh-nft-{os.getpid()}"
+    subprocess.run(["ip", "netns", "add", name], check=True)
+
+    def run(script: str) -> str:
+        done = subprocess.run(["ip", "netns", "exec", name, "sh", "-c", script], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    try:
+        yield run
+    finally:
+        subprocess.run(["ip", "netns", "del", name], check=False)
+
+
+def test_more_devices_are_more_elements_and_no_more_rules(made: Callable[[int], Target]) -> None:
+    few, many = (ruleset.ruleset(made(number)).content.decode() for number in (10, MANY))
+    assert many.count("\n") == few.count("\n")
+    assert "02:00:00:00:07:cf : jump profile_1" in many.replace(" . 10.10.17.207", "")
+
+
+def test_names_outlive_a_reload_and_a_reload_is_no_difference(
+    made: Callable[[int], Target], within: Callable[..., str], tmp_path: Path
+) -> None:
+    target = made(MANY)
+    file, loader, loaded = tmp_path / "firewall.nft", tmp_path / "firewall", tmp_path / "loaded"
+    file.write_text(text_for(target))
+    digest = DIGEST.format(file=file)
+    script = rendering.template("nftables", ruleset.LOADER, ruleset=str(file), loaded=str(loaded), digest=digest)
+    loader.write_text(script.content.decode().replace("/run/gatehouse", str(tmp_path)))
+    within(f"sh {loader}")
+    first = loaded.read_text()
+    (name,) = ruleset.names(target)
+    four, six = (ruleset.name_set(name, version) for version in (4, 6))
+    within(f"nft add element inet gatehouse {four} {{ 8.8.4.9 }}; nft add element inet gatehouse {six} {{ 2600::1 }}")
+    within("nft add element inet gatehouse over_limit { 02:00:00:00:00:01 }")
+    assert within(digest) == first, "what packets and names put into sets is no change of the ruleset"
+    within(f"sh {loader}")
+    assert "8.8.4.9 expires" in within(f"nft list set inet gatehouse {four}")
+    assert "2600::1 expires" in within(f"nft list set inet gatehouse {six}")
+    assert loaded.read_text() == first
+    within("nft delete element inet gatehouse own_hardware_6 { 02:00:00:00:00:01 }")
+    assert within(digest) != first, "what was taken out of a map by hand is one"
+
+
+def test_a_name_that_is_gone_from_the_site_is_not_carried_on(
+    made: Callable[[int], Target], within: Callable[..., str], tmp_path: Path
+) -> None:
+    target = made(3)
+    file, loader = tmp_path / "firewall.nft", tmp_path / "firewall"
+    text = text_for(target)
+    file.write_text(text)
+    script = rendering.template("nftables", ruleset.LOADER, ruleset=str(file), loaded="/dev/null", digest="true")
+    loader.write_text(script.content.decode().replace("/run/gatehouse", str(tmp_path)))
+    within(f"sh {loader}")
+    (name,) = ruleset.names(target)
+    within(f"nft add element inet gatehouse {ruleset.name_set(name, 4)} {{ 8.8.4.9 }}")
+    file.write_text(text.replace(ruleset.name_set(name, 4), "name_0123456789ab_4"))
+    within(f"sh {loader}")
+    assert "8.8.4.9" not in within("nft list table inet gatehouse")
+
+
+def test_bogons_leave_the_uplink_s_own_prefix_out(made: Callable[[int], Target]) -> None:
+    network = made(0).gateway.networks["internet"]
+    provider = network.model_copy(update={"ipv4": None})
+    assert "10.0.0.0/8" not in ruleset.bogons(network)[4], "behind another router the neighbours are private"
+    assert "203.0.113.0/24" in ruleset.bogons(provider)[4]
