@@ -390,6 +390,35 @@ def refused(_: Context, site: str = "lab", json: bool = False) -> None:
     print(dumps(rows, indent=1) if json else "\n".join(drops.table(rows)))
 
 
+@task(
+    name="import",
+    positional=["file"],
+    help={
+        **SITE,
+        "file": "the manufacturer's MUD file (RFC 8520); its signature is FILE.p7s",
+        "model": "the registry's name for such devices (default: the file's model-name)",
+        "ca": "the CA that signs the manufacturer's files (default: the site's)",
+        "signature": "where its signature is, if not in FILE.p7s",
+        "yes": "do not ask",
+    },
+)
+@told
+def mud_import(
+    _: Context, file: str, site: str = "lab", model: str = "", ca: str = "", signature: str = "", yes: bool = False
+) -> None:
+    """Let devices of a model reach what their manufacturer lists: shows it, asks, writes it into the site's data."""
+    from deploy import mud
+
+    made = mud.plan(_site(site), file, model, ca, signature)
+    print("\n".join(made.table()), flush=True)
+    if made.empty:
+        print("nothing to change")
+        return
+    if not yes:
+        _ask(f"Allow this to devices of model {made.model}?")
+    print(f"wrote {mud.apply(made)}; next: ./kit harden --site {site}")
+
+
 # The tiers, and what pytest is told for each. Units share nothing: every core has a part of them. The sabotages take
 # long, and so do virtual machines where they are emulated: both are made where they are asked for.
 SABOTAGE = "tests/lab/test_sabotage.py"
@@ -916,6 +945,7 @@ namespace = Collection(
     ),
     Collection("message", message_sign, message_verify),
     Collection("lab", lab_up, lab_down, lab_status, lab_shell, lab_save, lab_restore),
+    Collection("mud", mud_import),
     Collection("token", token_issue, token_rotate),
     Collection(
         "vault", vault_show, vault_add_recipient, vault_remove_recipient, vault_rekey, vault_backup, vault_restore

@@ -1,6 +1,7 @@
 """The model of a site, and the policy derived from it."""
 
 from gatehouse.site.declaration import ClosedPort, Flow, Listener, Page, Secret, Service
+from gatehouse.site.destinations import read as read_destinations
 from gatehouse.site.loading import load
 from gatehouse.site.loading import names as site_names
 from gatehouse.site.model import (
@@ -46,6 +47,7 @@ __all__ = [
     "SiteError",
     "derive",
     "load",
+    "read_destinations",
     "read_registry",
     "seconds",
     "site_names",

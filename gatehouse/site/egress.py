@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
+from pathlib import Path
 from typing import Annotated, Self
 
 from pydantic import Field, StringConstraints, model_validator
@@ -82,3 +83,10 @@ class Limits(Declaration):
     packets: int = Field(default=2_000, ge=10, le=10_000_000)
     syns: int = Field(default=50, ge=1, le=100_000)
     pings: int = Field(default=10, ge=1, le=100_000)
+
+
+class Mud(Declaration):
+    """Manufacturers' usage descriptions (RFC 8520): whether they must be signed, and the CA that is good for that."""
+
+    signed: bool = False
+    authority: Path | None = None

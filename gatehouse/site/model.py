@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
 from gatehouse.site.declaration import Listener, Service
-from gatehouse.site.egress import FOREIGN_RESOLVERS, Destination, DestinationName, Limits
+from gatehouse.site.egress import FOREIGN_RESOLVERS, Destination, DestinationName, Limits, Mud
 from gatehouse.site.web import Acme, PublicName, Web
 
 INTERNET = "internet"
@@ -384,6 +384,7 @@ class Site(Model):
     settings: dict[str, Setting] = {}
     destinations: dict[DestinationName, Destination] = {}
     foreign_resolvers: tuple[IPNetwork, ...] = FOREIGN_RESOLVERS
+    mud: Mud = Mud()
     broker: Broker = Broker()
     programs: dict[ProgramName, Program] = {}
     psk: bool = False

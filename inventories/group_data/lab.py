@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from gatehouse.site import Site, read_registry
+from gatehouse.site import Site, read_destinations, read_registry
 from lab import acme, packages
 from lab.state import State
 from roles import declared
@@ -70,6 +70,7 @@ site = Site(
             "port": 8443,
             "devices": ["pump-02"],
         },
+        **read_destinations(_state.directory / "destinations.toml"),
     },
     foreign_resolvers=["198.51.100.90/32", "2001:db8:51::90/128"],
     programs={"homeassistant": {"reads": ["devices/+/telemetry/#", "devices/+/status"]}},

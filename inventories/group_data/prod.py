@@ -6,7 +6,7 @@ This is an example of a site with its VLANs on one trunk: put in your own keys, 
 
 from pathlib import Path
 
-from gatehouse.site import Site, read_registry
+from gatehouse.site import Site, read_destinations, read_registry
 from roles import declared
 
 site = Site(
@@ -37,7 +37,10 @@ site = Site(
     },
     # The internet services that devices may use, and no others:
     # "name": {"names": ["updates.example.com"], "port": 443, "models": ["esp32-relay"]}
-    destinations={},
+    destinations={
+        # What `./kit mud.import` writes.
+        **read_destinations(Path(__file__).parent.parent / "destinations" / "prod.toml"),
+    },
     services=declared(),
     devices=read_registry(Path(__file__).parent.parent / "devices" / "prod.toml"),
 )
