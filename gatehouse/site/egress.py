@@ -19,14 +19,12 @@ InternetName = Annotated[
 RESOLVER_PORTS = (53, 853)
 HTTPS_PORT = 443
 
-# Never a sender on the internet: RFC 6890 and its registries, multicast. Private ones may be the provider's own.
+# Never a sender on the internet: this host, loopback, the link, multicast, the future (RFC 6890 and its registries).
 BOGONS = tuple(
     map(
         ip_network,
-        ("0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "192.0.0.0/24", "192.0.2.0/24", "198.18.0.0/15",
-         "198.51.100.0/24", "203.0.113.0/24", "224.0.0.0/4", "240.0.0.0/4",
-         "::1/128", "::ffff:0:0/96", "64:ff9b:1::/48", "100::/64", "2001:db8::/32", "3fff::/20", "fc00::/7",
-         "fec0::/10", "ff00::/8"),
+        ("0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "192.0.0.0/24", "224.0.0.0/4", "240.0.0.0/4",
+         "::1/128", "::ffff:0:0/96", "64:ff9b:1::/48", "100::/64", "fec0::/10", "ff00::/8"),
     )
 )  # fmt: skip
 # Well-known public resolvers, which answer over HTTPS, too (RFC 8484): Cloudflare, Google, Quad9, OpenDNS, AdGuard.
@@ -38,7 +36,14 @@ FOREIGN_RESOLVERS = tuple(
          "2a10:50c0::/32"),
     )
 )  # fmt: skip
-PRIVATE = tuple(map(ip_network, ("10.0.0.0/8", "100.64.0.0/10", "172.16.0.0/12", "192.168.0.0/16")))
+# Nor these, unless the uplink is somebody's own network: private, shared, for tests and documents.
+PRIVATE = tuple(
+    map(
+        ip_network,
+        ("10.0.0.0/8", "100.64.0.0/10", "172.16.0.0/12", "192.168.0.0/16", "192.0.2.0/24", "198.18.0.0/15",
+         "198.51.100.0/24", "203.0.113.0/24", "2001:db8::/32", "3fff::/20", "fc00::/7"),
+    )
+)  # fmt: skip
 
 
 class Destination(Declaration):

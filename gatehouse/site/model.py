@@ -80,7 +80,9 @@ class Network(Model):
     """A segment as one gateway carries it: on an untagged port (`interface`) or tagged on a `trunk`, and its addresses.
 
     `ipv4` and `ipv6` are the gateway's address with the prefix length (`10.10.10.1/24`). On `internet`, `ipv4="dhcp"`
-    leaves the address to the provider and `router4`/`router6` name the default routers otherwise.
+    leaves the address to the provider and `router4`/`router6` name the default routers otherwise. `upstream` says
+    whether private senders may be out there: behind another router they may, which is assumed where the gateway's
+    address is private or the provider's to give.
     """
 
     interface: InterfaceName | None = None
@@ -89,6 +91,7 @@ class Network(Model):
     ipv6: IPv6Interface | Literal["ra"] | None = None
     router4: IPv4Address | None = None
     router6: IPv6Address | None = None
+    upstream: Literal["public", "private"] | None = None
 
     @field_validator("ipv4", "ipv6", mode="before")
     @classmethod

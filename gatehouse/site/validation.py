@@ -281,6 +281,8 @@ def _address_problems(here: str, segment: str, network: model.Network) -> Iterat
         for family in ("ipv4", "ipv6"):
             if isinstance(getattr(network, family), str):
                 yield Problem(f"{here} {family}", "only the internet side can take its address from others", "fix one")
+        if network.upstream:
+            yield Problem(here, "upstream is for the internet side only", "remove it")
         if network.router4 or network.router6:
             yield Problem(
                 here, "a router is for the internet side only", "remove it: the gateway is this segment's router"

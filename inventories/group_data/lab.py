@@ -43,6 +43,8 @@ site = Site(
                     "ipv6": "2001:db8:51::2/64",
                     "router4": "198.51.100.1",
                     "router6": "2001:db8:51::1",
+                    # Where the packages come from is up to the machine that the lab runs on.
+                    "upstream": "private",
                 },
             },
         }

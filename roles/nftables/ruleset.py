@@ -125,8 +125,8 @@ def bogons(uplink: Network | None) -> dict[int, list[str]]:
     if uplink is None:
         return {4: [], 6: []}
     own = [a.network for a in (uplink.ipv4, uplink.ipv6) if isinstance(a, IPv4Interface | IPv6Interface)]
-    # Behind another router the uplink is private itself, and so are its neighbours.
-    private = not isinstance(uplink.ipv4, IPv4Interface) or any(p.overlaps(uplink.ipv4.network) for p in PRIVATE)
+    fixed = isinstance(uplink.ipv4, IPv4Interface) and not any(p.overlaps(uplink.ipv4.network) for p in PRIVATE[:4])
+    private = uplink.upstream == "private" or (uplink.upstream is None and not fixed)
     known = [*BOGONS, *(() if private else PRIVATE)]
     apart = [b for b in known if not any(b.version == o.version and b.overlaps(o) for o in own)]
     return {v: [str(n) for n in _of(apart, v)] for v in (4, 6)}

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 from collections.abc import Callable, Iterator
+from ipaddress import IPv4Interface
 from pathlib import Path
 from typing import Any
 
@@ -130,8 +131,12 @@ def test_a_name_that_is_gone_from_the_site_is_not_carried_on(
     assert "8.8.4.9" not in within("nft list table inet gatehouse")
 
 
-def test_bogons_leave_the_uplink_s_own_prefix_out(made: Callable[[int], Target]) -> None:
+def test_bogons_are_fewer_behind_another_router(made: Callable[[int], Target]) -> None:
     network = made(0).gateway.networks["internet"]
-    provider = network.model_copy(update={"ipv4": None})
-    assert "10.0.0.0/8" not in ruleset.bogons(network)[4], "behind another router the neighbours are private"
-    assert "203.0.113.0/24" in ruleset.bogons(provider)[4]
+    public = ruleset.bogons(network.model_copy(update={"upstream": "public"}))
+    assert "10.0.0.0/8" in public[4] and "fc00::/7" in public[6] and "127.0.0.0/8" in public[4]
+    for private in (network, network.model_copy(update={"upstream": "private"})):
+        found = ruleset.bogons(private)
+        assert "10.0.0.0/8" not in found[4] and "fc00::/7" not in found[6] and "127.0.0.0/8" in found[4]
+    own = network.model_copy(update={"ipv4": IPv4Interface("198.51.100.2/24")})
+    assert "203.0.113.0/24" in ruleset.bogons(own)[4] and "198.51.100.0/24" not in ruleset.bogons(own)[4]
