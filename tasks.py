@@ -382,6 +382,20 @@ def devices(_: Context, site: str = "lab", json: bool = False) -> None:
 
 @task(help={**SITE, "json": "print JSON instead of the table"})
 @told
+def audit(_: Context, site: str = "lab", json: bool = False) -> None:
+    """Scan a site's gateways from every segment, and from here, against what is declared; status 1 if they differ."""
+    from deploy import audit as auditing
+    from gatehouse.proof import audit as proof
+
+    where = _site(site)
+    findings, found = auditing.run(where)
+    shown = dumps(proof.document(where, findings, found), indent=1) if json else "\n".join(proof.table(findings, found))
+    print(shown, flush=True)
+    sys.exit(1 if findings else 0)
+
+
+@task(help={**SITE, "json": "print JSON instead of the table"})
+@told
 def refused(_: Context, site: str = "lab", json: bool = False) -> None:
     """List whom the firewall refused within the last day, by device: packets, and why."""
     from deploy import drops
@@ -920,6 +934,7 @@ def token_rotate(_: Context, site: str = "lab", at_once: bool = False) -> None:
 
 
 namespace = Collection(
+    audit,
     bundle,
     credentials,
     devices,

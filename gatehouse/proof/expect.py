@@ -204,3 +204,9 @@ def admitted(policy: Policy, segment: str, transport: str) -> set[str]:
     return {
         rule.listener.label for rule in policy.input if rule.segment == segment and rule.listener.transport == transport
     }
+
+
+def own_clients(site: Site, gateway: str) -> list[str]:
+    """The gateway itself is a DHCP client where its provider says its address: its sockets for that."""
+    uplink = site.gateways[gateway].networks[INTERNET]
+    return [label for asked, label in ((uplink.ipv4 == "dhcp", "68/udp"), (uplink.ipv6 == "ra", "546/udp")) if asked]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import shutil
 import socket
 import subprocess
@@ -20,16 +19,17 @@ import paramiko
 import testinfra
 from testinfra.host import Host
 
-from deploy import vaults
+from deploy import positions, vaults
 from deploy.inventory import connection
 from gatehouse.errors import GatehouseError
 from gatehouse.identity import Pki, Vault, programs, psk
 from gatehouse.identity.pins import broker_host
-from gatehouse.proof import expect, plays, reports, stored
-from gatehouse.proof.channel import START, Agent, ProbeError
+from gatehouse.proof import expect, plays, reports, scans, stored
+from gatehouse.proof.channel import Agent, ProbeError
 from gatehouse.proof.credentials import CUT_OFF_HARDWARE, OTHER_PROBE, PROBE, Shown, foreign_anchor, shown
 from gatehouse.proof.expect import Offer, Place, split
 from gatehouse.proof.observation import Observation
+from gatehouse.proof.sockets import Socket, sockets
 from gatehouse.site import INTERNET, Listener, Policy, Site, derive
 from roles import influxdb
 from roles.intake.files import METRICS, probe_key
@@ -37,46 +37,9 @@ from roles.target import Target
 from tests import database
 from tests.compliance.field import Field
 from tests.compliance.once import Memory, once
-from tests.compliance.sockets import Socket, sockets
 
-# Seconds to wait for another run of the suite on the same gateway.
-PATIENCE = 120
 # Seconds to wait for an answer that must come: a busy gateway takes its time.
 PATIENT = 8.0
-# Packets a second, of each of the scans that run at the same time.
-RATE = 8000
-# Of UDP, what is known for services nobody meant to run: TFTP, portmapper, NetBIOS, SNMP, LDAP, IKE, syslog, RIP, SSDP,
-# STUN, mDNS, LLMNR, CoAP, memcached, WireGuard's usual one, and more.
-COMMON_UDP = frozenset(
-    {
-        7,
-        19,
-        53,
-        67,
-        68,
-        69,
-        111,
-        123,
-        137,
-        138,
-        161,
-        389,
-        443,
-        500,
-        514,
-        520,
-        546,
-        547,
-        623,
-        631,
-        1194,
-        1701,
-        1812,
-        1900,
-    }
-    | {2049, 3478, 4500, 5060, 5353, 5355, 5683, 5684, 8086, 8125, 10001, 11211, 51820}
-)
-
 # The position of a device in quarantine: no segment can have that name.
 CUT_OFF = "cut-off"
 # That of a device with destinations of its own, and those of hosts that want too much, one a segment.
@@ -144,22 +107,7 @@ class Live:
 
     def ssh(self, *options: str, user: str | None = None, identity: bool = True) -> list[str]:
         """An SSH client's command line to this gateway, up to what is to be run there; `identity`: the site's key."""
-        given = self._connection
-        command = ["ssh", "-p", str(given["ssh_port"]), "-l", user or given["ssh_user"]]
-        command += ["-o", f"UserKnownHostsFile={given['ssh_known_hosts_file']}", "-o", "StrictHostKeyChecking=yes"]
-        command += [
-            "-o",
-            "BatchMode=yes",
-            "-o",
-            "ConnectTimeout=10",
-            "-o",
-            "ServerAliveInterval=15",
-            "-o",
-            "LogLevel=ERROR",
-        ]
-        command += ["-o", "IdentitiesOnly=yes"] if "ssh_key" in given or not identity else []
-        command += ["-i", given["ssh_key"]] if "ssh_key" in given and identity else []
-        return [*command, *options, given["ssh_hostname"]]
+        return positions.ssh(self._connection, *options, user=user, identity=identity)
 
     @property
     def administrator(self) -> str:
@@ -169,18 +117,8 @@ class Live:
     @once
     def agent(self) -> Agent:
         """The agent with its positions; its connection carries the others, too."""
-        run = f"{'sudo -n ' if self._connection['_sudo'] else ''}python3 -I -c {shlex.quote(START)}"
-        command = [*self.ssh("-o", "ControlMaster=yes", "-o", f"ControlPath={self._control}"), run]
         networks = self.site.gateways[self.name].networks
-        avoid = [str(device.address) for device in self.site.devices_of(self.name) if device.address]
-        bridges: dict[str, dict[str, Any]] = {
-            s: {
-                "bridge": self.site.gateways[self.name].bridge(s),
-                "avoid": avoid,
-                "isolated": self.site.segments[s].isolated,
-            }
-            for s in networks
-        }
+        bridges = positions.segments(self.site, self.name)
         if (exposed := self.exposed) is not None:
             bridges[CUT_OFF] = {**bridges[exposed], "hardware": CUT_OFF_HARDWARE}
         if listed := [device for profile in self.policy.profiles for device in profile.devices]:
@@ -193,8 +131,8 @@ class Live:
         for segment in bridges.keys() & networks.keys():
             if self.site.segments[segment].limits:
                 bridges[f"{EAGER}{segment}"[:12]] = bridges[segment]
-        config = {"segments": bridges, "patience": PATIENCE}
-        return self._stack.enter_context(Agent(self.name, command, config, patience=PATIENCE + 60))
+        shared = ("-o", "ControlMaster=yes", "-o", f"ControlPath={self._control}")
+        return self._stack.enter_context(positions.agent(self.site, self.name, bridges, *shared))
 
     @property
     def _control(self) -> Path:
@@ -419,30 +357,11 @@ class Live:
         nothing does, nothing can be open."""
         listening = {split(s.label)[0] for s in self.sockets if s.label.endswith("/tcp")}
         listening |= {split(label)[0] for label in self.labels if label.endswith("/tcp")}
-        datagrams = COMMON_UDP | {split(label)[0] for label in self.labels if label.endswith("/udp")}
-        work: dict[str, list[dict[str, Any]]] = {}
+        work = scans.work(self.policy, self.places, self.labels)
         for segment, place in self.places.items():
-            common = {"kind": "nmap", "transport": "tcp"}
-            own = [a for a in place.gateway if place.family(a)]
             others = [a for s, p in self.places.items() if s != segment for a in p.gateway if place.family(a)]
-            work[segment] = [
-                {
-                    "id": f"scan:tcp@{a}",
-                    **common,
-                    "address": a,
-                    "ports": "all",
-                    "rate": RATE,
-                    "expected": sorted(expect.admitted(self.policy, segment, "tcp")),
-                }
-                for a in own
-            ]
-            work[segment] += [
-                {"id": f"scan:udp@{a}", **common, "transport": "udp", "address": a, "ports": sorted(datagrams)}
-                for a in own
-            ]
-            work[segment] += [
-                {"id": f"scan:listening@{a}", **common, "address": a, "ports": sorted(listening)} for a in others
-            ]
+            asked = {"kind": "nmap", "transport": "tcp", "ports": sorted(listening)}
+            work[segment] += [{"id": f"scan:listening@{a}", **asked, "address": a} for a in others]
         found = self.ask(work, patience=600)  # each scan twice at most, and a busy gateway takes its time
         return {(s, seen.probe["id"], seen.probe["address"]): seen for s, several in found.items() for seen in several}
 

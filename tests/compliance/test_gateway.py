@@ -6,7 +6,6 @@ import pytest
 
 from gatehouse.proof import expect
 from gatehouse.proof.plugin import cannot_prove
-from gatehouse.site import INTERNET
 
 pytestmark = [
     pytest.mark.asks("reach"),
@@ -173,7 +172,7 @@ def test_a_scan_of_the_gateways_other_addresses_finds_nothing(live, segment, evi
 def test_every_socket_that_listens_is_declared(live, evidence):
     """Every socket that waits for others on the gateway, loopback included, belongs to a declared listener."""
     declared = {offer.listener.label: offer for offer in expect.offers(live.site, live.name)}
-    declared |= dict.fromkeys(own_clients(live.site, live.name))
+    declared |= dict.fromkeys(expect.own_clients(live.site, live.name))
     found = live.sockets
     assert found, "not one socket was found, not even that of SSH"
     for socket in found:
@@ -189,9 +188,3 @@ def test_every_socket_that_listens_is_declared(live, evidence):
     units = {unit for service in live.site.services_of(live.name) for unit in service.units}
     strays = [s for s in found if s.label not in declared and not (s.asks and s.unit in units)]
     assert not strays, f"not declared: {', '.join(f'{s.label} at {s.address} ({s.program})' for s in strays)}"
-
-
-def own_clients(site, gateway):
-    """The gateway itself is a DHCP client where its provider says its address."""
-    uplink = site.gateways[gateway].networks[INTERNET]
-    return [label for asked, label in ((uplink.ipv4 == "dhcp", "68/udp"), (uplink.ipv6 == "ra", "546/udp")) if asked]

@@ -24,8 +24,8 @@ from gatehouse.proof.credentials import (
 )
 from gatehouse.proof.expect import Place
 from gatehouse.proof.observation import Observation
+from gatehouse.proof.sockets import sockets
 from gatehouse.site import ClosedPort, Listener, Service, Site, derive
-from tests.compliance.sockets import sockets
 
 ROOT = Path(__file__).resolve().parents[2]
 KEY = "ssh-ed25519 " + "A" * 68 + " someone"

@@ -44,6 +44,7 @@ KINDS: dict[str, Callable[[Probe], Result]] = {
     "mqtt": mqtt.mqtt,
     "ssh": ssh.ssh,
     "nmap": scan.nmap,
+    "speaks": scan.speaks,
     "routers": link.routers,
     "pretend": link.pretend,
     "overhear": link.overhear,

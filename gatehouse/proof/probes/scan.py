@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
+import socket
+import ssl
 import subprocess
 import xml.etree.ElementTree as ET  # noqa: S405  written by the nmap that this position runs
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 
 from gatehouse.proof.probes.reach import Probe, Result
 
@@ -77,3 +81,80 @@ def states(report: str) -> Result:
             else:
                 others += int(extra.get("count", 0))
     return {"open": found["open"], "closed": found["closed"][:50], "others": others}
+
+
+def speaks(probe: Probe) -> Result:
+    """What answers over TCP at each of `ports` of `address`: `answers` has, by `"8883/tcp"`, `speaks` and `version`.
+
+    The one is tls, ssh, http, mqtt or empty, the other nmap's word. A server that refuses the hello of TLS in TLS's own
+    words speaks it.
+    """
+    address = probe["address"]
+    with ThreadPoolExecutor(8) as pool:
+        versions = pool.submit(_versions, address, probe["ports"])
+        said = list(pool.map(lambda port: _speaks(address, port), probe["ports"]))
+        known = versions.result()
+    answers = {
+        f"{port}/tcp": {"speaks": spoken, "version": known.get(port, "")}
+        for port, spoken in zip(probe["ports"], said, strict=True)
+    }
+    return {"outcome": "answered", "answers": answers}
+
+
+def _speaks(address: str, port: int) -> str:
+    with contextlib.suppress(OSError):
+        if _said(address, port, b"").startswith(b"SSH-"):
+            return "ssh"
+        hello = _said(address, port, _client_hello())
+        if hello[:1] in (b"\x15", b"\x16") and hello[1:2] == b"\x03":
+            return "tls"
+        if _said(address, port, b"GET / HTTP/1.0\r\n\r\n").startswith(b"HTTP/"):
+            return "http"
+        if _said(address, port, _MQTT_CONNECT)[:1] == b"\x20":
+            return "mqtt"
+    return ""
+
+
+# MQTT 3.1.1 §3.1: CONNECT, clean session, no name. A CONNACK begins with 0x20.
+_MQTT_CONNECT = b"\x10\x0c\x00\x04MQTT\x04\x02\x00\x0a\x00\x00"
+
+
+def _client_hello() -> bytes:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    came, goes = ssl.MemoryBIO(), ssl.MemoryBIO()
+    with contextlib.suppress(ssl.SSLWantReadError):
+        context.wrap_bio(came, goes).do_handshake()
+    return goes.read()
+
+
+def _said(address: str, port: int, message: bytes) -> bytes:
+    """What comes first when that is said; nothing after a while, or at the end."""
+    with socket.create_connection((address, port), 4.0) as connection:
+        connection.settimeout(2.0 if message else 0.7)
+        try:
+            if message:
+                connection.sendall(message)
+            return connection.recv(200)
+        except OSError:
+            return b""
+
+
+def _versions(address: str, ports: list[int]) -> dict[int, str]:
+    """nmap's names for services and their versions, of those that it knows."""
+    if shutil.which("nmap") is None:
+        return {}
+    family = ["-6"] if ":" in address else []
+    command = ["nice", "nmap", *family, "-n", "-Pn", "-sT", "-sV", "--version-intensity", "0", f"-p{_joined(ports)}"]
+    try:
+        done = subprocess.run([*command, "-oX", "-", address], capture_output=True, text=True, timeout=60, check=False)
+        found = ET.fromstring(done.stdout).iter("port")  # noqa: S314
+    except (subprocess.TimeoutExpired, ET.ParseError):
+        return {}
+    known = {}
+    for port in found:
+        service = port.find("service")
+        if service is not None:
+            words = (service.get("name"), service.get("product"), service.get("version"))
+            known[int(port.get("portid", 0))] = " ".join(filter(None, words))
+    return known
