@@ -440,17 +440,18 @@ TIERS = {
     "unit": ("tests/unit", "-n", "auto", "--dist", "loadfile"),
     "roles": ("tests/roles",),
     "device": ("tests/device",),
-    "lab": ("tests/lab", "--ignore", SABOTAGE),
+    "lab": ("tests/lab",),
     "sabotage": (SABOTAGE,),
     "vm": ("tests/vm",),
 }
+# The sabotages are a part of the lab's tests.
 ON_REQUEST = ("sabotage", "vm")
 
 
 @task(help={"tier": f"only this tier: style, {', '.join(TIERS)}", "k": "only tests whose names match (pytest -k)"})
 @told
 def test(_: Context, tier: str = "", k: str = "") -> None:
-    """Run every test: style, units, files judged by the real programs, devices, the lab (its sabotage only by name)."""
+    """Run every test: style, units, files judged by the real programs, devices, the lab with every sabotage."""
     from deploy import tools
 
     if tier and tier not in ("style", *TIERS):

@@ -18,12 +18,16 @@ _WIDTHS = (30, 78, 8, 12, 11)
 
 @dataclass(frozen=True)
 class Report:
-    """What became of all sabotages, round by round; `before` and `after` are what the suite said first and last."""
+    """What became of all sabotages, round by round; `before` and `after` are what the suite said first and last.
+
+    `passing` is what happened once and did not when the same round was made again, a line each.
+    """
 
     rounds: tuple[tuple[Outcome, ...], ...]
     before: Checks
     after: Checks
     seconds: float
+    passing: tuple[str, ...] = ()
 
     @property
     def outcomes(self) -> list[Outcome]:
@@ -85,6 +89,7 @@ def table(report: Report) -> str:
             name, rest = "", ("", "")
     lines += ["", *dict.fromkeys(problem for outcome in report.outcomes for problem in outcome.problems())]
     lines += [f"changed for good: {identity}: {said}" for identity, said in report.left.items()]
+    lines += [f"did not recur: {said}" for said in report.passing]
     lines += [f"never seen to fail: {identity}" for identity in report.never_failed]
     lines += [f"out of reach: {identity}: {reason}" for identity, reason in OUT_OF_REACH.items()]
     return "\n".join([*lines, "", conclusion(report)])
@@ -93,8 +98,8 @@ def table(report: Report) -> str:
 def conclusion(report: Report) -> str:
     """`50 sabotages, 50 caught, 0 false alarms`, and how long it took."""
     return (
-        f"{len(report.outcomes)} sabotages, {report.caught} caught, {report.accidents} false alarms,"
-        f" {report.repaired} repaired; {len(report.seen)} of {len(report.before)} checks seen to fail"
+        f"{len(report.outcomes)} sabotages, {report.caught} caught, {report.accidents} false alarms"
+        f" ({len(report.passing)} more did not recur), {report.repaired} repaired; {len(report.seen)} of {len(report.before)} checks seen to fail"
         f" ({len(report.rounds)} rounds, {report.seconds / 60:.1f} min)"
     )
 
@@ -112,6 +117,7 @@ def as_dict(report: Report) -> dict[str, Any]:
             "caught": report.caught,
             "repaired": report.repaired,
             "false_alarms": report.accidents,
+            "did_not_recur": len(report.passing),
             "checks": len(report.before),
             "succeeded": report.succeeded,
             "seconds": round(report.seconds),
@@ -133,6 +139,7 @@ def as_dict(report: Report) -> dict[str, Any]:
         "never_failed": report.never_failed,
         "out_of_reach": OUT_OF_REACH,
         "changed_for_good": report.left,
+        "did_not_recur": list(report.passing),
     }
 
 

@@ -36,6 +36,7 @@ def sabotage(site: Site, names: Iterable[str] = (), strict: bool = False, say: S
         what = "a lab of virtual machines" if site.lab else "no lab"
         raise SabotageError(f"{site.name}: is {what}: nothing was broken (sabotages are for `--site lab`)")
     wanted = chosen(names)
+    passing = Passing()
     started = time.monotonic()
     bench = Bench(site, say)
     with bench:
@@ -46,6 +47,10 @@ def sabotage(site: Site, names: Iterable[str] = (), strict: bool = False, say: S
         while rounds:
             now = rounds.pop(0)
             found = bench.round(now, before, f"{len(made) + 1}, {len(rounds)} to go")
+            if passing.may_pass(now, found):
+                say("  not clear: once more as it is")
+                rounds.insert(0, now)
+                continue
             clear, again = settled(now, found)
             for line in dict.fromkeys(problem for outcome in found for problem in outcome.problems()):
                 say(f"  {line}")
@@ -54,7 +59,31 @@ def sabotage(site: Site, names: Iterable[str] = (), strict: bool = False, say: S
             made += [tuple(clear)] if clear else []
             rounds = again + rounds
         after = bench.checks()
-    return Report(tuple(made), before, after, time.monotonic() - started)
+    return Report(tuple(made), before, after, time.monotonic() - started, tuple(passing.seen))
+
+
+class Passing:
+    """Knows what recurs: a round in which something happened that nothing explains is made once more as it is.
+
+    `seen` are the happenings that did not recur, a line each: a program that crashed for a reason of its own, a machine
+    that was busy. They are told, and are no false alarms.
+    """
+
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+        self._first: dict[tuple[str, ...], dict[str, str]] = {}
+
+    def may_pass(self, made: Sequence[Sabotage], found: Sequence[Outcome]) -> bool:
+        """Whether that round is to be made once more before it is judged; the second time it never is."""
+        key = tuple(sabotage.name for sabotage in made)
+        happened = {identity: said for outcome in found for identity, said in outcome.accidents.items()}
+        happened |= {outcome.sabotage.name: f"not made: {outcome.unmade}" for outcome in found if outcome.unmade}
+        if key in self._first:
+            self.seen += [f"{what}: {said}" for what, said in self._first.pop(key).items() if what not in happened]
+            return False
+        if happened:
+            self._first[key] = happened
+        return bool(happened)
 
 
 def settled(made: Sequence[Sabotage], found: Sequence[Outcome]) -> tuple[list[Outcome], list[list[Sabotage]]]:

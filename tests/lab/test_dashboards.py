@@ -45,7 +45,7 @@ def checks_of(here: Checkout, words: str) -> dict[str, results.Check]:
     """What the compliance suite says of the gateway, as far as a check's test has one of the words in its name."""
     folder = here.site.state
     assert folder is not None
-    done = here._run(
+    done = here.run(
         "pytest", "tests/compliance", "--site", "lab", "-q", "-k", words, "--reports", str(folder / "some"), timeout=240
     )
     path = folder / "some" / "lab" / results.LATEST / results.RESULTS

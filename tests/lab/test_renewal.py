@@ -89,6 +89,13 @@ def renew(gateway: Gateway, *names: str) -> Outcome:
 FROM_THE_BROKER = ("asked", "received", "stored")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def stale(lab_gateway: Gateway) -> Iterator[None]:
+    """The gateway still knows the devices that these tests made; the next deploy takes them away."""
+    yield
+    lab_gateway.is_hardened = False
+
+
 @pytest.fixture
 def make(gateway: Gateway) -> Iterator[Callable[[str], Device]]:
     """Enrols devices; afterwards the lab's registry is as it was."""

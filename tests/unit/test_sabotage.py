@@ -223,6 +223,32 @@ def test_one_that_could_not_be_made_does_not_spoil_the_others() -> None:
     assert run.settled(made, found) == ([], [made[:1], made[1:]])
 
 
+def test_what_does_not_recur_when_a_round_is_made_again_is_told_and_is_no_false_alarm() -> None:
+    made = [broken("one", "a"), broken("other", "b")]
+    before = said("proven", "a", "b", "c")
+    clear = judged(made, before, said("failed", "a", "b") | said("proven", "c"))
+    crashed = judged(made, before, said("failed", "a", "b", "c"))
+    passing = run.Passing()
+    assert not passing.may_pass(made, clear)
+    assert passing.may_pass(made, crashed)
+    assert not passing.may_pass(made, clear)
+    assert passing.seen == ["c: failed"]
+
+
+def test_what_recurs_is_judged_and_never_made_a_third_time() -> None:
+    made = [broken("one", "a")]
+    crashed = judged(made, said("proven", "a", "c"), said("failed", "a", "c"))
+    passing = run.Passing()
+    assert [passing.may_pass(made, crashed) for _ in range(2)] == [True, False]
+    assert passing.seen == []
+    assert run.settled(made, crashed) == (crashed, [])
+
+
+def test_a_sabotage_that_was_missed_is_no_passing_thing() -> None:
+    made = [broken("one", "a")]
+    assert not run.Passing().may_pass(made, judged(made, said("proven", "a"), said("proven", "a")))
+
+
 # what is refused
 
 
