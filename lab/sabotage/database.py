@@ -99,7 +99,7 @@ SABOTAGES = (
     Sabotage(
         name="dashboards-write",
         title="The dashboards' account may write, too",
-        breaks='influxql \'GRANT ALL ON "gatehouse" TO "dashboards"\'',
+        breaks='user=$(influxql_user dashboards) && influxql "GRANT ALL ON \\"gatehouse\\" TO \\"$user\\""',
         catches=("database.dashboards-read",),
         apart_from=("no-database", "database-without-login"),
     ),

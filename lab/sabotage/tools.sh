@@ -54,6 +54,13 @@ import one
 one.Engine(Settings.read()).ask(sys.argv[1])' "$1"
 }
 
+# influxql_user ACCOUNT: the database's user that an account has now; each rotation makes another.
+influxql_user() {
+    python3 -B -c 'import sys; sys.path.insert(0, "/usr/lib/gatehouse/database")
+from common import Settings
+print(Settings.read().logins(sys.argv[1])[0][0])' "$1"
+}
+
 # influxql_numbers QUERY: the same, of the database with the gateway's own numbers.
 influxql_numbers() {
     python3 -B -c 'import sys, dataclasses; sys.path.insert(0, "/usr/lib/gatehouse/database")

@@ -232,7 +232,7 @@ def test_what_does_not_recur_when_a_round_is_made_again_is_told_and_is_no_false_
     assert not passing.may_pass(made, clear)
     assert passing.may_pass(made, crashed)
     assert not passing.may_pass(made, clear)
-    assert passing.seen == ["c: failed"]
+    assert passing.seen == ["c: failed: seen"]
 
 
 def test_what_recurs_is_judged_and_never_made_a_third_time() -> None:
