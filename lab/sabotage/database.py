@@ -92,7 +92,7 @@ SABOTAGES = (
     Sabotage(
         name="intake-administers",
         title="The intake's account was made an administrator",
-        breaks="influxql 'GRANT ALL PRIVILEGES TO \"intake\"'",
+        breaks='user=$(influxql_user intake) && influxql "GRANT ALL PRIVILEGES TO \\"$user\\""',
         catches=("database.intake-writes",),
         apart_from=("no-database", "database-without-login"),
     ),
