@@ -16,6 +16,7 @@ _NOT_THE_BROKER = {
     "programs.*": "nothing answers programs",
     "gateway.mosquitto.passwords-from-*": "nothing answers programs",
     "psk.*": "nothing answers devices with a key",
+    "limits.*": "the connections that are asked for are those to the broker",
     "gateway.mosquitto.psk-from-*": "nothing answers devices with a key",
     "scan.tcp-from-{iot,internal}": "a declared port is closed",
     "intake.*": "the intake has no broker that it trusts",
@@ -92,7 +93,10 @@ SABOTAGES = (
             admit input 'fib daddr . iif type local tcp dport 8883 counter accept'
         """,
         catches=("gateway.mosquitto.mqtts-from-{management,guest,internal,internet}",),
-        may={"scan.tcp-from-{management,guest,internal,internet}": "what answers is open to a scan, too"},
+        may={
+            "scan.tcp-from-{management,guest,internal,internet}": "what answers is open to a scan, too",
+            "limits.*": "a rule in front of the others lets in without measure",
+        },
     ),
     Sabotage(
         name="passwords-for-all",

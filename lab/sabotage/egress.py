@@ -91,6 +91,26 @@ SABOTAGES = (
         apart_from=("*names*",),
     ),
     Sabotage(
+        name="handed-out-wrongly",
+        title="DHCP names no clock, so devices never know whether a certificate is still good",
+        breaks="""
+            edit /etc/gatehouse/dnsmasq.conf '/option:ntp-server/d'
+            systemctl restart dnsmasq.service
+        """,
+        catches=("resolvers.handed-out-in-{iot,management,guest,internal}",),
+        apart_from=("*names*", "no-advertisement"),
+    ),
+    Sabotage(
+        name="own-name-everywhere",
+        title="The gateway's name is answered with its addresses in all segments",
+        breaks="""
+            edit /etc/gatehouse/dnsmasq.conf '/^localise-queries/d'
+            systemctl restart dnsmasq.service
+        """,
+        catches=("resolvers.own-name-in-{iot,management,guest,internal}",),
+        apart_from=("*names*", "no-advertisement", "handed-out-wrongly"),
+    ),
+    Sabotage(
         name="no-isolation",
         title="The ports of the devices' segment are not isolated from each other",
         breaks="ip link set port-iot type bridge_slave isolated off",

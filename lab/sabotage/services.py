@@ -48,7 +48,7 @@ SABOTAGES = (
         may={
             "gateway.dnsmasq.*-from-internet": _NO_CONTROL,
             f"scan.{{tcp,udp}}-from-{_INSIDE}": "a declared port is closed",
-            f"resolvers.advertised-in-{_INSIDE}": "nobody advertises the router",
+            f"resolvers.{{advertised,handed-out,own-name}}-in-{_INSIDE}": "nobody advertises, hands out or answers",
             "egress.pump-updates-*": "nobody resolves its names",
             "limits.iot": "its listener may be the resolver's",
         },

@@ -7,6 +7,7 @@ from ipaddress import ip_address
 
 import pytest
 
+from gatehouse.proof import expect
 from gatehouse.proof.channel import ProbeError
 from gatehouse.proof.plugin import cannot_prove
 from gatehouse.site import INTERNET
@@ -164,6 +165,41 @@ def test_the_gateway_advertises_its_prefix_and_its_resolver(live, segment, evide
     assert seen.result["resolvers"] == own, f"resolvers {seen.result['resolvers']}, declared {own}"
     assert seen.result["life"] > 0, "advertised without being a router"
     assert ip_address(seen.result["server"]).is_link_local
+
+
+def asked_of(live, segment, service, listener):
+    """The probe of a listener from a segment, and the gateway's IPv4 addresses there; or it can't be proven."""
+    live.reach  # noqa: B018  asked now
+    offer = next((o for o in expect.offers(live.site, live.name) if o.name == f"{service}.{listener}"), None)
+    own = [str(a) for a in live.site.gateways[live.name].networks[segment].addresses if a.version == 4]
+    if offer is None or segment not in offer.listener.reachable_from or not own:
+        cannot_prove(f"{segment} is not served by {service} over IPv4")
+    return live.seen(segment, expect.at_gateway(offer, own[0])), own
+
+
+@pytest.mark.asks("reach")
+@pytest.mark.inside
+@pytest.mark.check("resolvers.handed-out-in-{segment}")
+def test_dhcp_names_the_gateway_as_router_resolver_and_clock(live, segment, evidence):
+    """Who asks for an address is told the gateway's in the segment: as the router, for names, and for the time."""
+    seen, own = asked_of(live, segment, "dnsmasq", "dhcp")
+    evidence({**seen.evidence(), "got": json.dumps(seen.result)})
+    assert seen.reached, f"nobody hands out addresses: {seen}"
+    served = {"routers": True, "resolvers": live.policy.admits(segment, 53, "udp", segment)}
+    served["time_servers"] = live.policy.admits(segment, 123, "udp", segment)
+    for what, wanted in served.items():
+        assert seen.result.get(what, []) == (own if wanted else []), f"{what}: {seen.result.get(what)}, declared {own}"
+
+
+@pytest.mark.asks("reach")
+@pytest.mark.inside
+@pytest.mark.check("resolvers.own-name-in-{segment}")
+def test_the_gateway_s_name_is_its_address_in_the_segment_of_who_asks(live, segment, evidence):
+    """The gateway's own name is answered with its address in the asker's segment, and with no other."""
+    seen, own = asked_of(live, segment, "dnsmasq", "dns")
+    evidence({**seen.evidence(), "got": json.dumps(seen.result)})
+    assert seen.reached, f"the resolver must answer: {seen}"
+    assert seen.result["addresses"] == own, f"answered {seen.result['addresses']}, here it is {own}"
 
 
 @pytest.mark.controls("CIS-Debian-12-v1.1.0:3.3.7")

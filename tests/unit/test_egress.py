@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from ipaddress import ip_address
 from typing import Any
 
 import pytest
 
+from deploy import drops
 from gatehouse.collector import readings
 from gatehouse.site import Site, SiteError, derive
+from roles.nftables.ruleset import COUNTED
 from tests.unit.test_site_model import description
 
 PUMP = {"name": "pump", "model": "relay", "gateway": "gw", "hardware_address": "02:00:00:00:00:01"}
@@ -112,3 +116,35 @@ def test_the_collector_knows_refused_devices_by_name_and_counts_the_others_toget
         "refused,device=pump,why=limit packets=3i",
         "refused,device=unknown,why=limit packets=2i",
     ]
+
+
+def test_refused_devices_are_listed_by_name_before_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    def listed(name: str, **packets: int) -> str:
+        elements = [
+            {"elem": {"val": a.replace("_", ":"), "counter": {"packets": n, "bytes": 1}}} for a, n in packets.items()
+        ]
+        return json.dumps(
+            {"nftables": [{"metainfo": {}}, {"set": {"name": name, **({"elem": elements} if elements else {})}}]}
+        )
+
+    said = [
+        listed("refused_onwards", **{"02_00_00_00_00_01": 3, "06_00_00_00_00_01": 9}),
+        listed("refused_here"),
+        listed("over_limit", **{"02_00_00_00_00_01": 2}),
+        listed("forged"),
+    ]
+
+    class Remote:
+        def run(self, script: str) -> str:
+            assert all(name in script for name in COUNTED)
+            return "\n".join(said)
+
+    @contextmanager
+    def connected(*_: object) -> Iterator[Remote]:
+        yield Remote()
+
+    monkeypatch.setattr(drops, "connected", connected)
+    rows = drops.rows(site({}, PUMP))
+    assert [(row["device"], row["refused_onwards"], row["over_limit"]) for row in rows] == [("pump", 3, 2), ("", 9, 0)]
+    assert drops.table(rows)[1].split() == ["gw", "pump", "02:00:00:00:00:01", "3", "-", "2", "-"]
+    assert drops.table([]) == ["nobody was refused within the last day"]
