@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import intake, playbook
+from benchmarks import intake, network, playbook
 from benchmarks.measure import BenchmarkError, Ratio, Run, in_turn, table, timed
 from benchmarks.states import of_operations
 from gatehouse.messages import verify
@@ -140,3 +140,9 @@ def test_the_messages_that_are_measured_are_good_ones() -> None:
     assert (found.device, found.sequence) == ("device-3", 7)
     line, names = point(found)
     assert line.startswith("telemetry,device=device-3,") and names == ["temperature", "humidity"]
+
+
+def test_the_firewall_is_measured_with_every_device_in_its_maps_and_limits_that_are_not_reached() -> None:
+    few, many = (network.text(number) for number in (10, 40))
+    assert many.count(": jump profile_") - few.count(": jump profile_") == 2 * 30
+    assert "limit rate over 10000000/second" in many and "skuid != { root }" in many
