@@ -5,7 +5,10 @@ from __future__ import annotations
 from lab.sabotage.model import Sabotage
 
 _UNKNOWN = {"keys.known": "it is a key that the site does not know"}
-_ENROLLED = {"identities.*": "as long as no device is enrolled there is nothing to prove"}
+_ENROLLED = {
+    "identities.*": "as long as no device is enrolled there is nothing to prove",
+    "api.devices": "the gateway has not been told of a device that is only in the registry",
+}
 # Where the broker is away or lets everybody in, nothing of this can be seen.
 _BROKERS = ("impostor*", "no-broker", "anybody", "names-believed", "*-rights", "no-revocation", "broken-*")
 
