@@ -11,7 +11,7 @@ run fails.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NoReturn
@@ -19,7 +19,8 @@ from typing import Any, NoReturn
 import pytest
 
 from gatehouse.errors import GatehouseError
-from gatehouse.proof import catalogue, results
+from gatehouse.proof import catalogue, coverage, results, waiving
+from gatehouse.site.waivers import Waiver
 
 EVIDENCE: pytest.StashKey[list[dict[str, Any]]] = pytest.StashKey()
 WARNINGS: pytest.StashKey[list[str]] = pytest.StashKey()
@@ -38,16 +39,28 @@ class Plugin:
     """Collects verdicts while pytest runs, writes them when it ends, and decides the exit status."""
 
     def __init__(
-        self, site: str, version: str, reports: Path, write: Callable[[str], None], colour: bool, as_json: bool
+        self,
+        site: str,
+        version: str,
+        reports: Path,
+        write: Callable[[str], None],
+        colour: bool,
+        as_json: bool,
+        waivers: Mapping[str, Waiver] | None = None,
     ) -> None:
         self.run = results.Run(site=site, version=version)
         self.folder: Path | None = None
         self._reports, self._say, self._colour, self._as_json = reports, write, colour, as_json
         self._errors = 0
+        self._waivers, self._whole = waivers or {}, True
+
+    def pytest_deselected(self) -> None:
+        """Notes that not every check is made in this run."""
+        self._whole = False
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        """Refuses checks without an id or a title, and controls that the catalogue doesn't have."""
+        """Refuses checks without an id, a title or a control, and controls that the catalogue doesn't have."""
         for item in items:
             marker = item.get_closest_marker("check")
             if marker is None:
@@ -55,9 +68,11 @@ class Plugin:
             if not (_title(item) and marker.args):
                 raise pytest.UsageError(f"{item.nodeid}: a check needs an id and a docstring, which is its title")
             try:
-                _controls(item)
+                named = _controls(item)
             except catalogue.UnknownControl as error:
                 raise pytest.UsageError(str(error)) from None
+            if not named:
+                raise pytest.UsageError(f"{item.nodeid}: a check needs the controls that it speaks for")
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(
@@ -108,10 +123,15 @@ class Plugin:
         if session.config.option.collectonly or exitstatus == pytest.ExitCode.USAGE_ERROR:
             return
         self.run.finished = datetime.now(UTC)
+        asked = session.config.args
+        whole = self._whole and not any("::" in path or path.endswith(".py") for path in asked)
+        waiving.settle(self.run, self._waivers, self.run.finished.date(), whole)
         self.folder = self.folder or results.new_folder(self._reports, self.run)
         results.write(self.folder, self.run)
         if not self.run.succeeded or self._errors:
             session.exitstatus = max(int(exitstatus), 1)
+        elif exitstatus == pytest.ExitCode.TESTS_FAILED and self.run.waived:
+            session.exitstatus = pytest.ExitCode.OK
         if exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
@@ -124,7 +144,8 @@ class Plugin:
             self._say((self.folder / results.RESULTS).read_text())
         else:
             latest = self.folder.parent / results.LATEST / results.RESULTS
-            self._say(f"\n{results.table(self.run, self._colour)}\nreport: {latest}\n")
+            table = results.table(self.run, self._colour)
+            self._say(f"\n{coverage.table(self.run)}\n\n{table}\nreport: {latest}\n")
 
 
 def identity(item: pytest.Item) -> str:

@@ -31,7 +31,7 @@ class Check:
     """A check that was made: `evidence` is what was sent from where, and what came back when; never a secret.
 
     `gateway` is None for what belongs to the site as a whole, `segment` for what no segment's position has seen.
-    `warnings` say what is right now, and will not be for long.
+    `warnings` say what is right now, and will not be for long. `waiver` is the site's, where one counts for a failure.
     """
 
     id: str
@@ -43,6 +43,7 @@ class Check:
     reason: str | None = None
     controls: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    waiver: Mapping[str, Any] | None = None
 
     @property
     def key(self) -> tuple[str, str | None, str | None]:
@@ -58,13 +59,14 @@ class Check:
 
 @dataclass
 class Run:
-    """One run over one site. Times are UTC."""
+    """One run over one site. Times are UTC. `problems` make a run fail beside its checks: waivers that don't count."""
 
     site: str
     version: str
     started: datetime = field(default_factory=lambda: datetime.now(UTC))
     finished: datetime | None = None
     checks: list[Check] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
 
     def add(self, check: Check) -> None:
         """Takes a check in. Raises `ResultsError` for a second one with the same id, gateway and segment."""
@@ -80,9 +82,14 @@ class Run:
 
     @property
     def succeeded(self) -> bool:
-        """Whether something was proven and nothing failed: no checks are no proof."""
+        """Whether something was proven, and nothing failed that isn't waived: no checks are no proof."""
         counts = self.summary
-        return counts["proven"] > 0 and counts["failed"] == 0
+        return counts["proven"] > 0 and counts["failed"] == self.waived and not self.problems
+
+    @property
+    def waived(self) -> int:
+        """How many of the failures are waived."""
+        return sum(check.waiver is not None for check in self.checks)
 
     def as_dict(self) -> dict[str, Any]:
         """What stands in results.json."""
@@ -92,6 +99,8 @@ class Run:
             "started": self.started.isoformat(timespec="seconds"),
             "finished": self.finished.isoformat(timespec="seconds") if self.finished else None,
             "summary": self.summary,
+            "waived": self.waived,
+            "problems": self.problems,
             "checks": [asdict(check) for check in self.checks],
         }
 
@@ -147,8 +156,8 @@ def junit(run: Run) -> str:
         "testsuite",
         name=f"gatehouse {run.site}",
         tests=str(len(run.checks)),
-        failures=str(counts["failed"]),
-        skipped=str(counts["not_proven"]),
+        failures=str(counts["failed"] - run.waived),
+        skipped=str(counts["not_proven"] + run.waived),
         errors="0",
         timestamp=run.started.isoformat(timespec="seconds"),
         time=str((run.finished - run.started).total_seconds() if run.finished else 0),
@@ -158,7 +167,9 @@ def junit(run: Run) -> str:
         case = ET.SubElement(suite, "testcase", classname=place, name=check.id)
         ET.SubElement(ET.SubElement(case, "properties"), "property", name="title", value=check.title)
         if check.verdict != "proven":
-            ET.SubElement(case, "failure" if check.verdict == "failed" else "skipped", message=check.reason or "")
+            failure = check.verdict == "failed" and check.waiver is None
+            said = f"waived: {check.reason}" if check.waiver else check.reason or ""
+            ET.SubElement(case, "failure" if failure else "skipped", message=said)
         ET.SubElement(case, "system-out").text = "\n".join(json.dumps(entry, default=str) for entry in check.evidence)
     ET.indent(suite, " ")
     return ET.tostring(suite, encoding="unicode", xml_declaration=True) + "\n"
@@ -183,6 +194,7 @@ def read(path: Path) -> Run:
             version=found["version"],
             started=datetime.fromisoformat(found["started"]),
             finished=datetime.fromisoformat(found["finished"]) if found["finished"] else None,
+            problems=list(found.get("problems", ())),
             checks=[
                 Check(
                     **{
@@ -223,13 +235,16 @@ def table(run: Run, colour: bool = False) -> str:
     warned = [(check, text) for check in run.checks for text in check.warnings]
     lines += [""] if warned else []
     lines += [painted(f"warning: {check.id} ({_place(check)}): {text}", "not_proven") for check, text in warned]
+    lines += [""] if run.problems else []
+    lines += [painted(f"failed: {problem}", "failed") for problem in run.problems]
     return "\n".join([*lines, "", painted(conclusion(run), _overall(run))])
 
 
 def conclusion(run: Run) -> str:
     """`lab: proven: 120 checks, 2 of them not proven`, the last line."""
     counts = run.summary
-    rest = f", {counts['not_proven']} not proven" if counts["not_proven"] else ""
+    rest = f" ({run.waived} waived)" if run.waived else ""
+    rest += f", {counts['not_proven']} not proven" if counts["not_proven"] else ""
     if not run.checks:
         return f"{run.site}: FAILED: no check was made"
     word = "proven" if run.succeeded else "FAILED"
@@ -245,7 +260,11 @@ def _area(check: Check) -> str:
 
 
 def _line(check: Check) -> str:
-    return f"{check.verdict.replace('_', ' ')}: {check.id} ({_place(check)}): {check.reason}"
+    line = f"{check.verdict.replace('_', ' ')}: {check.id} ({_place(check)}): {check.reason}"
+    if check.waiver is None:
+        return line
+    until, owner, why = (check.waiver[key] for key in ("expires", "owner", "reason"))
+    return f"waived until {until} by {owner} ({why}): {line}"
 
 
 def _place(check: Check) -> str:

@@ -12,6 +12,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstrai
 
 from gatehouse.site.declaration import Listener, Service
 from gatehouse.site.egress import FOREIGN_RESOLVERS, Destination, DestinationName, Limits, Mud
+from gatehouse.site.waivers import Waiver
 from gatehouse.site.web import Acme, PublicName, Web
 
 INTERNET = "internet"
@@ -371,6 +372,7 @@ class Site(Model):
     """What one inventory names: one PKI, one vault, one policy, one registry, and one gateway or forty.
 
     `foreign_resolvers` answer names over HTTPS, which segments with a resolver of their own may not use.
+    `waivers` are for checks that may fail for a while, by their ids.
     `psk` opens the broker's listener for devices with a pre-shared key, `api` the device API behind the HTTPS front.
     A `lab` is made of containers, or of virtual `machines`.
     `state` is where a lab keeps its key, known hosts and vault; other sites have theirs beside the inventory.
@@ -401,6 +403,7 @@ class Site(Model):
     authority: dict[Literal["root", "services", "devices", "firmware"], KeyPlace] = {}
     automatic_reboot: str | None = Field(default="03:30", pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$")
     devices: tuple[Device, ...] = ()
+    waivers: dict[str, Waiver] = {}
     state: Path | None = None
 
     def __init__(self, **data: Any) -> None:

@@ -15,6 +15,7 @@ from gatehouse.site.egress import Destination
 from gatehouse.site.egress_problems import destination_problems
 from gatehouse.site.pages import problems as page_problems
 from gatehouse.site.problems import Problem, SiteError
+from gatehouse.site.waivers import Waiver
 
 # Fields whose items are validated one by one, so that one bad item hides no problem of the others.
 _TABLES: dict[str, type[model.Model | Declaration]] = {
@@ -22,6 +23,7 @@ _TABLES: dict[str, type[model.Model | Declaration]] = {
     "gateways": model.Gateway,
     "settings": model.Setting,
     "destinations": Destination,
+    "waivers": Waiver,
 }
 # What a message of pydantic's becomes for the operator: (pattern in the type, mend).
 _MENDS = {
@@ -113,7 +115,7 @@ def _problem(field: str, details: Mapping[str, Any]) -> Problem:
         for part in details["loc"]
         if part not in ("[key]",) and not str(part).startswith(("function-", "lax-"))
     ]
-    if field in ("segments", "gateways", "destinations", "settings", "device") and path:
+    if field in ("segments", "gateways", "destinations", "settings", "waivers", "device") and path:
         place = f"{field.removesuffix('s')} '{path[0]}'" + "".join(f" {part}" for part in path[1:])
     else:
         place = " ".join([field, *path])

@@ -62,7 +62,7 @@ def pytest_configure(config: pytest.Config) -> None:
     beside = site.state is not None and site.state.name != site.name
     reports = Path(config.getoption("--reports") or (site.state if beside and site.state else ROOT) / "reports")
     config.pluginmanager.register(
-        Plugin(site.name, version, reports, out.write, out.isatty() and not as_json, as_json),
+        Plugin(site.name, version, reports, out.write, out.isatty() and not as_json, as_json, site.waivers),
         "gatehouse-proof",
     )
 

@@ -16,12 +16,24 @@ AUTHENTICATED = pytest.mark.controls(
     "ETSI-EN-303-645-v3.1.3:5.1-2A",
     "OWASP-ISVS-1.0+main-2026-06:4.2.3",
     "OWASP-IoT-Top10-2018:I3",
+    "IEC-62443-3-3/4-2:FR1",
+    "EU-CRA-2024/2847:Annex I Part I (2)(d)",
 )
 AUTHORISED = pytest.mark.controls(
-    "OWASP-ISVS-1.0+main-2026-06:4.2.2", "OWASP-IoT-Top10-2018:I3", "IEC-62443-3-3/4-2:FR2"
+    "OWASP-ISVS-1.0+main-2026-06:4.2.2",
+    "OWASP-IoT-Top10-2018:I3",
+    "IEC-62443-3-3/4-2:FR2",
+    "EU-CRA-2024/2847:Annex I Part I (2)(d)",
 )
 ENCRYPTED = pytest.mark.controls(
-    "ETSI-EN-303-645-v3.1.3:5.5-1", "RFC-9325:3.1.1/a", "OWASP-ISVS-1.0+main-2026-06:4.1.2"
+    "ETSI-EN-303-645-v3.1.3:5.5-1",
+    "RFC-9325:3.1.1/a",
+    "OWASP-ISVS-1.0+main-2026-06:4.1.2",
+    "ETSI-EN-303-645-v3.1.3:5.5-6",
+    "ETSI-EN-303-645-v3.1.3:5.5-7",
+    "ETSI-EN-303-645-v3.1.3:5.8-1",
+    "IEC-62443-3-3/4-2:SR/CR 4.1",
+    "IEC-62443-3-3/4-2:SR/CR 4.3",
 )
 
 

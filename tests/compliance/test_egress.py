@@ -14,6 +14,8 @@ from gatehouse.site import INTERNET
 from tests.compliance import egress
 
 RESTRICTIVE = pytest.mark.controls("ENISA-IoT-Baseline-2017:GP-TM-43", "ENISA-IoT-Baseline-2017:GP-TM-44")
+GUARDED = pytest.mark.controls("IEC-62443-3-3/4-2:SR 5.2")
+DISCREET = pytest.mark.controls("ETSI-EN-303-645-v3.1.3:5.6-2")
 APART = pytest.mark.controls("ENISA-IoT-Baseline-2017:GP-TM-47", "ENISA-IoT-Baseline-2017:GP-TM-48")
 MEASURED = pytest.mark.controls(
     "ENISA-IoT-Baseline-2017:GP-TM-46", "EU-CRA-2024/2847:Annex I Part I (2)(i)", "ETSI-EN-303-645-v3.1.3:5.9-3"
@@ -149,6 +151,7 @@ def test_names_are_asked_of_the_gateway_and_of_nobody_else(live, asks_here, evid
 
 @pytest.mark.asks("routers")
 @pytest.mark.inside
+@GUARDED
 @pytest.mark.check("resolvers.advertised-in-{segment}")
 def test_the_gateway_advertises_its_prefix_and_its_resolver(live, segment, evidence):
     """Over IPv6 the gateway alone calls itself a router, for its own prefix, and names itself as the resolver."""
@@ -179,6 +182,7 @@ def asked_of(live, segment, service, listener):
 
 @pytest.mark.asks("reach")
 @pytest.mark.inside
+@GUARDED
 @pytest.mark.check("resolvers.handed-out-in-{segment}")
 def test_dhcp_names_the_gateway_as_router_resolver_and_clock(live, segment, evidence):
     """Who asks for an address is told the gateway's in the segment: as the router, for names, and for the time."""
@@ -193,6 +197,7 @@ def test_dhcp_names_the_gateway_as_router_resolver_and_clock(live, segment, evid
 
 @pytest.mark.asks("reach")
 @pytest.mark.inside
+@DISCREET
 @pytest.mark.check("resolvers.own-name-in-{segment}")
 def test_the_gateway_s_name_is_its_address_in_the_segment_of_who_asks(live, segment, evidence):
     """The gateway's own name is answered with its address in the asker's segment, and with no other."""

@@ -14,6 +14,8 @@ pytestmark = [
         "ETSI-EN-303-645-v3.1.3:5.6-1",
         "ENISA-IoT-Baseline-2017:GP-TM-50",
         "CIS-Debian-12-v1.1.0:2.1.22",
+        "IEC-62443-3-3/4-2:SR/CR 7.7",
+        "EU-CRA-2024/2847:Annex I Part I (2)(j)",
     ),
 ]
 

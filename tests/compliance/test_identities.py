@@ -19,7 +19,10 @@ from tests.compliance import identities
 from tests.compliance.identities import Bundles, key_digest
 
 UNIQUE = pytest.mark.controls(
-    "ETSI-EN-303-645-v3.1.3:5.4-4", "OWASP-ISVS-1.0+main-2026-06:2.1.10", "OWASP-ISVS-1.0+main-2026-06:2.4.1"
+    "ETSI-EN-303-645-v3.1.3:5.4-4",
+    "OWASP-ISVS-1.0+main-2026-06:2.1.10",
+    "OWASP-ISVS-1.0+main-2026-06:2.4.1",
+    "NISTIR-8259A:Device Identification/1",
 )
 REVOCATION = pytest.mark.controls(
     "OWASP-ISVS-1.0+main-2026-06:2.1.11", "IEC-62443-3-3/4-2:SR/CR 1.9", "ETSI-EN-303-645-v3.1.3:5.5-8"

@@ -8,7 +8,10 @@ from gatehouse.proof import reports
 from gatehouse.proof.plugin import cannot_prove
 
 AUTHENTIC = pytest.mark.controls(
-    "ETSI-EN-303-645-v3.1.3:5.5-1", "OWASP-IoT-Top10-2018:I3", "ENISA-IoT-Baseline-2017:GP-TM-51"
+    "ETSI-EN-303-645-v3.1.3:5.5-1",
+    "OWASP-IoT-Top10-2018:I3",
+    "ENISA-IoT-Baseline-2017:GP-TM-51",
+    "IEC-62443-3-3/4-2:SR/CR 3.1",
 )
 
 pytestmark = pytest.mark.asks("intake")

@@ -14,6 +14,10 @@ SEPARATED = pytest.mark.controls(
     "ENISA-IoT-Baseline-2017:GP-TM-47",
     "ENISA-IoT-Baseline-2017:GP-TM-48",
     "NISTIR-8259A:Logical Access to Interfaces/2",
+    "IEC-62443-3-3/4-2:FR5",
+    "IEC-62443-3-3/4-2:SR 5.1",
+    "IEC-62443-3-3/4-2:SR 5.2",
+    "IEC-62443-3-3/4-2:NDR 5.2",
 )
 NAMED_ONLY = pytest.mark.controls("ENISA-IoT-Baseline-2017:GP-TM-43", "ENISA-IoT-Baseline-2017:GP-TM-44")
 

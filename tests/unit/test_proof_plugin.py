@@ -26,7 +26,9 @@ HEAD = """
 import pytest
 from gatehouse.errors import GatehouseError
 from gatehouse.proof.plugin import EVIDENCE, WARNINGS, cannot_prove
-check = pytest.mark.check
+
+def check(name):
+    return lambda test: pytest.mark.controls("OWASP-IoT-Top10-2018:I2")(pytest.mark.check(name)(test))
 """
 
 
@@ -127,3 +129,31 @@ def test_a_check_without_title_and_a_control_that_is_unknown_are_refused(suite):
     status, report = suite("@pytest.mark.controls('CIS:none')\n@check('a.b')\ndef test_x():\n    'It holds.'\n")
     assert status == pytest.ExitCode.USAGE_ERROR
     assert report is None
+
+
+def test_a_check_without_a_control_is_refused_before_anything_runs(suite):
+    status, report = suite("@pytest.mark.check('a.b')\ndef test_x():\n    'It holds.'\n")
+    assert (status, report) == (4, None)
+
+
+def test_coverage_by_standard_is_printed_before_the_verdict(pytester, suite):
+    suite("@check('a.b')\ndef test_x():\n    'It holds.'\n")
+    said = pytester.runpytest_subprocess("-q", "-p", "no:cacheprovider").stdout.str()
+    assert "ETSI EN 303 645 v3.1.3" in said
+    assert said.index("OWASP IoT Top 10") < said.index("1 of 1 checks proven")
+
+
+def test_a_waived_failure_exits_with_0_and_an_expired_waiver_does_not(pytester, suite):
+    text = "@check('a.b')\ndef test_x():\n    'It holds.'\n    assert False, 'it answered'\n\n"
+    text += "@check('b.c')\ndef test_y():\n    'It holds.'\n"
+    for expires, expected in (("2999-01-01", 0), ("2020-01-01", 1)):
+        given = (
+            f"{{'a.b': Waiver(reason='until it is replaced', owner='Ada', expires='{expires}', compensated_by='b.c')}}"
+        )
+        made = CONFTEST.replace("False, False)", f"False, False, {given})".replace("{", "{{").replace("}", "}}"))
+        made = made.replace(
+            "from gatehouse.proof", "from gatehouse.site.waivers import Waiver\nfrom gatehouse.proof", 1
+        )
+        pytester.makeconftest(made.format(root=str(Path(__file__).resolve().parents[2])))
+        pytester.makepyfile(HEAD + text)
+        assert int(pytester.runpytest_subprocess("-q", "-p", "no:cacheprovider").ret) == expected
