@@ -916,6 +916,15 @@ def token_issue(_: Context, subject: str, site: str = "lab", gateway: str = "", 
     print(issued.about, file=sys.stderr)
 
 
+@task(help={**SITE, "format": "markdown (the default), html (with a picture), or json"})
+@told
+def threat_model(_: Context, site: str = "lab", format: str = "markdown") -> None:  # noqa: A002  the option's name
+    """Print what can be done to a site's flows, services and devices, what stands against it, and what proves that."""
+    from deploy import threats
+
+    print(threats.threat_model(_site(site), format))
+
+
 @task(name="key", help=SITE)
 @told
 def acme_key(_: Context, site: str = "lab") -> None:
@@ -951,6 +960,7 @@ namespace = Collection(
     rotate,
     sabotage,
     test,
+    threat_model,
     trust,
     verify,
     Collection("acme", acme_key),
