@@ -1,0 +1,89 @@
+"""The playbooks: each step is a command that there is, that takes what it is given; some are run here."""
+
+from __future__ import annotations
+
+import datetime
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from invoke.exceptions import ParseError
+from invoke.parser import Parser
+
+import tasks
+from gatehouse.identity.pki import Pki, PkiError
+from gatehouse.identity.store import SecretStore
+from tests.unit.machine import INIT, ROOT, Machine
+
+DOCUMENT = (ROOT / "docs" / "playbooks.md").read_text()
+TITLES = (
+    "A device was stolen",
+    "A credential leaked",
+    "A rogue device",
+    "A gateway was taken over",
+    "An authority has",
+)
+
+
+def steps() -> list[list[str]]:
+    """Every command of the playbooks, without `./kit`."""
+    blocks = "\n".join(re.findall(r"```sh\n(.*?)```", DOCUMENT, re.DOTALL)).splitlines()
+    inline = re.findall(r"`(\./kit [^`]+)`", DOCUMENT)
+    return [shlex.split(line, comments=True)[1:] for line in (*blocks, *inline) if line.startswith("./kit ")]
+
+
+def parsed(step: list[str]) -> None:
+    Parser(contexts=tasks.namespace.to_contexts()).parse_argv(step)
+
+
+def test_there_is_a_playbook_for_each_of_five_incidents_with_steps() -> None:
+    chapters = re.split(r"^## ", DOCUMENT, flags=re.MULTILINE)[1:]
+    assert [any(c.startswith(title) and "```sh" in c for c in chapters) for title in TITLES] == [True] * 5
+
+
+@pytest.mark.parametrize("step", steps(), ids=" ".join)
+def test_each_step_is_a_command_that_takes_what_it_is_given(step: list[str]) -> None:
+    parsed(step)
+    with pytest.raises(ParseError):
+        parsed([*step, "--no-such-option"])
+
+
+def test_what_needs_no_gateway_does_as_written_and_a_takeover_replaces_all_that_a_gateway_knew(tmp_path: Path) -> None:
+    machine = Machine.new(tmp_path)
+    machine.did(INIT)
+    machine.did("./kit ca.status --site home")
+    machine.did("./kit enroll --site home --name kitchen-01 --model esp32")
+    (ended,) = re.findall(r"```sh\n([^`]*ca\.drop[^`]*)```", DOCUMENT)
+    alone = [line for line in ended.splitlines() if line.startswith("./kit ca.")]
+    said = [machine.did(line) for line in alone]
+    assert "is made and trusted" in said[0] and " issues; trusted still: " in said[1] and "key destroyed" in said[2]
+    moved = "./kit ca.move-to-backup-key --site home"
+    assert moved in DOCUMENT and "./kit harden --site home" in machine.did(moved)
+    ended_tokens = "./kit token.rotate --site home --at-once"
+    assert ended_tokens in DOCUMENT and "a new key signs tokens" in machine.did(ended_tokens)
+    (taken,) = re.findall(r"```sh\n([^`]*ca\.move-to-backup-key[^`]*)```", DOCUMENT)
+    replaced = "".join(machine.did(f"{line} --dry") for line in taken.splitlines() if " rotate " in line)
+    everything = machine.did("./kit rotate --site home --dry")
+    assert sorted(set(everything.splitlines()) - set(replaced.splitlines())) == []
+    assert "devices/kitchen-01/hmac" in machine.did("./kit credentials --site home")
+
+
+def test_a_devices_authority_that_has_ended_issues_nothing_and_its_roll_over_mends_that() -> None:
+    now = datetime.datetime(2025, 6, 1, tzinfo=datetime.UTC)
+    pki = Pki(SecretStore(), "home", "home.arpa", ["127.0.0.0/8"], clock=lambda: now).ensure()
+    old = pki.device("kitchen-01")
+    now += datetime.timedelta(days=6 * 365)
+    with pytest.raises(PkiError):
+        pki.device("kitchen-02")
+    rollover = pki.rollover("devices")
+    former = rollover.issuing
+    rollover.prepare()
+    assert rollover.switch() and rollover.drop(force=True) == [former]
+    new = x509.load_pem_x509_certificate(pki.device("kitchen-02").certificate_pem)
+    (issuer, _root) = x509.load_pem_x509_certificates(pki.trust_chain_for_devices())
+    new.verify_directly_issued_by(issuer)
+    assert issuer.not_valid_before_utc <= now <= issuer.not_valid_after_utc
+    with pytest.raises(ValueError, match="."):
+        x509.load_pem_x509_certificate(old.certificate_pem).verify_directly_issued_by(issuer)
