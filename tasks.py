@@ -916,6 +916,15 @@ def token_issue(_: Context, subject: str, site: str = "lab", gateway: str = "", 
     print(issued.about, file=sys.stderr)
 
 
+@task(help=GATEWAY)
+@told
+def sbom(_: Context, site: str = "lab", gateway: str = "") -> None:
+    """Print what a gateway is made of: its packages, Debian and the kit, in CycloneDX (JSON). Changes nothing there."""
+    from deploy import materials
+
+    print(materials.bill(_site(site), gateway))
+
+
 @task(help={**SITE, "format": "markdown (the default), html (with a picture), or json"})
 @told
 def threat_model(_: Context, site: str = "lab", format: str = "markdown") -> None:  # noqa: A002  the option's name
@@ -959,6 +968,7 @@ namespace = Collection(
     revoke,
     rotate,
     sabotage,
+    sbom,
     test,
     threat_model,
     trust,
