@@ -952,6 +952,47 @@ def token_rotate(_: Context, site: str = "lab", at_once: bool = False) -> None:
     print(tokens.rotate(_site(site), at_once))
 
 
+@task(name="sign", help=SITE)
+@told
+def report_sign(_: Context, site: str = "lab") -> None:
+    """Sign the reports of a site's runs that are not signed yet, each bound to the one before it."""
+    from deploy import reportseals
+
+    for line in reportseals.sign(_site(site)):
+        print(line)
+
+
+@task(
+    name="verify",
+    help={
+        **SITE,
+        "key": "the public key, as `report.key` prints it, in a file (default: the vault's)",
+        "head": "a digest that `report.sign` printed: fail if this line of the chain is gone",
+    },
+)
+@told
+def report_verify(_: Context, site: str = "lab", key: str = "", head: str = "") -> None:
+    """Find what was changed, added or taken away of a site's signed reports; exit status 1 if something was."""
+    from deploy import reportseals
+
+    found = reportseals.verify(_site(site), key, head)
+    for problem in found.problems:
+        print(problem, file=sys.stderr)
+    old = f" ({found.forgotten} older ones are no longer kept)" if found.forgotten else ""
+    word = "FAILED" if found.problems else "unchanged"
+    print(f"{site}: {word}: signed runs here: {found.present}{old}; the chain ends with {found.head or 'nothing'}")
+    sys.exit(1 if found.problems else 0)
+
+
+@task(name="key", help=SITE)
+@told
+def report_key(_: Context, site: str = "lab") -> None:
+    """Print the public key that others verify a site's signed reports with."""
+    from deploy import reportseals
+
+    print(reportseals.public_key(_site(site)), end="")
+
+
 namespace = Collection(
     audit,
     bundle,
@@ -982,6 +1023,7 @@ namespace = Collection(
     Collection("message", message_sign, message_verify),
     Collection("lab", lab_up, lab_down, lab_status, lab_shell, lab_save, lab_restore),
     Collection("mud", mud_import),
+    Collection("report", report_key, report_sign, report_verify),
     Collection("token", token_issue, token_rotate),
     Collection(
         "vault", vault_show, vault_add_recipient, vault_remove_recipient, vault_rekey, vault_backup, vault_restore

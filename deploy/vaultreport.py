@@ -15,6 +15,7 @@ _REPLACED_BY = (
     ("pki/services", "./kit ca.rollover --role services, then harden"),
     ("firmware/keys/", "./kit firmware.keys --replace current (or backup), then a release of every model"),
     ("api/jwt/", "./kit token.rotate --at-once, then harden"),
+    ("report/key", "nothing yet: keep the leaver from reports/, and go by a digest you noted (docs/proof.md)"),
     ("broker/psk/", "nobody's: the compliance suite's own"),
     ("broker/programs/", "./kit rotate --only broker/programs/NAME/password"),
     ("devices/", "./kit rotate --only 'devices/NAME/*'"),
