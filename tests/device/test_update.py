@@ -10,6 +10,7 @@ from hashlib import sha256
 import pytest
 
 from gatehouse.messages import verify
+from gatehouse.updates.judgement import turn_of
 from tests.device.bench import CRASHED, NO_POWER, Bench, Device, an_image
 
 
@@ -108,9 +109,12 @@ def test_an_update_goes_on_where_the_connection_ended(bench: Bench) -> None:
 
 
 def test_a_roll_out_reaches_a_share_first_and_then_all(bench: Bench) -> None:
-    devices = [bench.device(f"pump-{number:02}") for number in range(6)]
-    bench.publish("1.1", share=4000)
+    seed = bench.publish("1.1", share=4000)[40:56]
+    names = sorted((f"pump-{number:02}" for number in range(20)), key=lambda name: turn_of(seed, name))
+    chosen = (*names[:3], *names[-3:])
+    devices = [bench.device(name) for name in chosen]
     first = [device.check() for device in devices]
+    assert first == ["installed" if turn_of(seed, name) < 4000 else "not-its-turn" for name in chosen]
     assert {*first} == {"installed", "not-its-turn"}
     bench.publish("1.1", share=10_000)
     # those that had it are confirmed by this start, and know that it is theirs already
