@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 import pytest
 
 from gatehouse.errors import GatehouseError
-from gatehouse.proof import catalogue, coverage, results, waiving
+from gatehouse.proof import catalogue, coverage, page, results, waiving
 from gatehouse.site.waivers import Waiver
 
 EVIDENCE: pytest.StashKey[list[dict[str, Any]]] = pytest.StashKey()
@@ -127,7 +127,8 @@ class Plugin:
         whole = self._whole and not any("::" in path or path.endswith(".py") for path in asked)
         waiving.settle(self.run, self._waivers, self.run.finished.date(), whole)
         self.folder = self.folder or results.new_folder(self._reports, self.run)
-        results.write(self.folder, self.run)
+        before = results.earlier(self.folder)
+        results.write(self.folder, self.run, page.render(self.run, before[0] if before else None, before))
         if not self.run.succeeded or self._errors:
             session.exitstatus = max(int(exitstatus), 1)
         elif exitstatus == pytest.ExitCode.TESTS_FAILED and self.run.waived:
@@ -143,7 +144,7 @@ class Plugin:
         if self._as_json:
             self._say((self.folder / results.RESULTS).read_text())
         else:
-            latest = self.folder.parent / results.LATEST / results.RESULTS
+            latest = self.folder.parent / results.LATEST / results.PAGE
             table = results.table(self.run, self._colour)
             self._say(f"\n{coverage.table(self.run)}\n\n{table}\nreport: {latest}\n")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import xml.etree.ElementTree as ET  # noqa: S405  written here, never read
@@ -19,7 +20,9 @@ VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 RESULTS = "results.json"
 JUNIT = "junit.xml"
 LATEST = "latest"
+PAGE = "report.html"
 KEPT = 50  # runs of a site
+TOLD = 20  # runs that a report tells of
 
 
 class ResultsError(GatehouseError):
@@ -122,13 +125,15 @@ def new_folder(reports: Path, run: Run) -> Path:
     raise ResultsError(f"{base}: a hundred runs within one second")
 
 
-def write(folder: Path, run: Run) -> Path:
-    """Writes results.json and junit.xml, then makes `latest` lead to this run; removes the oldest of many runs.
+def write(folder: Path, run: Run, page: str | None = None) -> Path:
+    """Writes results.json, junit.xml and the page, then makes `latest` lead to this run; removes the oldest of many.
 
     Each file and the link come to be in one step. Returns the path of results.json.
     """
     try:
         _put(folder / JUNIT, junit(run))
+        if page is not None:
+            _put(folder / PAGE, page)
         _put(folder / RESULTS, json.dumps(run.as_dict(), indent=1, ensure_ascii=False) + "\n")
         link = folder.parent / f".{LATEST}.new"
         link.unlink(missing_ok=True)
@@ -179,10 +184,22 @@ def _forget(newest: Path) -> None:
     earlier = [path for path in newest.parent.iterdir() if path.is_dir() and not path.is_symlink() and path != newest]
     earlier.sort(key=lambda path: path.stat().st_mtime_ns)
     for old in earlier[: max(0, len(earlier) + 1 - KEPT)]:
-        for name in (RESULTS, JUNIT, f".{RESULTS}.new", f".{JUNIT}.new"):
+        for name in (RESULTS, JUNIT, PAGE):
             (old / name).unlink(missing_ok=True)
+            (old / f".{name}.new").unlink(missing_ok=True)
         if not any(old.iterdir()):
             old.rmdir()
+
+
+def earlier(folder: Path) -> list[Run]:
+    """The runs beside this one's folder, the newest first, as many as are told of; unreadable ones are left out."""
+    paths = [path for path in folder.parent.iterdir() if path.is_dir() and not path.is_symlink() and path != folder]
+    paths.sort(key=lambda path: path.stat().st_mtime_ns, reverse=True)
+    runs: list[Run] = []
+    for path in paths[: TOLD - 1]:
+        with contextlib.suppress(ResultsError):
+            runs.append(read(path / RESULTS))
+    return runs
 
 
 def read(path: Path) -> Run:

@@ -1,0 +1,91 @@
+"""The report as one HTML page that needs nothing else: for a browser or paper, in light and dark, without scripts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from gatehouse.proof import coverage
+from gatehouse.proof.results import Check, Run, conclusion
+
+_HERE = Path(__file__).parent
+_WORDS = {"proven": "proven", "failed": "failed", "not_proven": "not proven", "out_of_reach": "out of reach"}
+_SIGNS = {"proven": "✓", "failed": "✗", "not_proven": "?", "waived": "!", "out_of_reach": "–"}
+_environment = Environment(
+    loader=FileSystemLoader(_HERE),
+    undefined=StrictUndefined,
+    autoescape=True,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+
+
+def render(run: Run, before: Run | None, history: Iterable[Run] = ()) -> str:
+    """The page of a run. `before` is the run that it is compared with; `history` has earlier ones, the newest first."""
+    order = {"failed": 0, "not_proven": 1, "proven": 2}
+    checks = sorted(run.checks, key=lambda check: (order[check.verdict], check.waiver is not None, check.id))
+    return _environment.get_template("report.html.j2").render(
+        run=run,
+        conclusion=conclusion(run),
+        before=before,
+        changes=changes(run, before),
+        failures=[check for check in checks if check.verdict == "failed"],
+        unproven=[check for check in checks if check.verdict == "not_proven"],
+        warnings=[(check, text) for check in checks for text in check.warnings],
+        checks=checks,
+        matrices=matrices(run),
+        covered=coverage.covered(run),
+        standards=coverage.STANDARDS,
+        standings=coverage.STANDINGS,
+        history=[run, *history],
+        words=_WORDS,
+        signs=_SIGNS,
+        state=state,
+        place=place,
+        shown=shown,
+    )
+
+
+def state(check: Check) -> str:
+    """The verdict, or `waived`."""
+    return "waived" if check.waiver is not None else check.verdict
+
+
+def place(check: Check) -> str:
+    """Gateway and segment of a check, or the site."""
+    return " / ".join(part for part in (check.gateway, check.segment) if part) or "site"
+
+
+def shown(value: Any) -> str:
+    """An entry of the evidence as a person reads it."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+
+
+def changes(run: Run, before: Run | None) -> list[tuple[Check, str, str]]:
+    """What stands otherwise than before: the check, how it stood, how it stands; checks that are gone come last."""
+    if before is None:
+        return []
+    then, now = ({check.key: check for check in some.checks} for some in (before, run))
+    found = [
+        (check, state(then[key]) if key in then else "not there", state(check))
+        for key, check in now.items()
+        if key not in then or state(then[key]) != state(check)
+    ]
+    return [*found, *((check, state(check), "not there") for key, check in then.items() if key not in now)]
+
+
+def matrices(run: Run) -> Mapping[str, tuple[list[str], Mapping[tuple[str, str], Check]]]:
+    """By gateway: its segments, and for each pair (from, to) the check of what gets from one to the other."""
+    found: dict[str, tuple[list[str], dict[tuple[str, str], Check]]] = {}
+    for check in run.checks:
+        start, between, end = check.id.removeprefix("segments.").partition("-to-")
+        if not (check.id.startswith("segments.") and between and check.gateway):
+            continue
+        names, cells = found.setdefault(check.gateway, ([], {}))
+        names += [name for name in (start, end) if name not in names]
+        cells[start, end] = check
+    return found
