@@ -897,6 +897,57 @@ def firmware_show(_: Context, manifest: str, site: str = "lab", image: str = "")
         print(line)
 
 
+MODEL = {"model": "the devices' model, as in the registry"}
+
+
+@task(
+    name="publish",
+    help={
+        **SITE,
+        **MODEL,
+        "version": "what `firmware.sign` was given",
+        "rollout": "sign it again first, for this share of the devices",
+    },
+)
+@told
+def firmware_publish(_: Context, model: str, version: str, site: str = "lab", rollout: str = "") -> None:
+    """Bring signed firmware to the update servers of the site's gateways."""
+    from deploy import publishing
+
+    publishing.publish(_site(site), model, version, print, rollout)
+
+
+@task(
+    name="rollout",
+    help={**SITE, **MODEL, "version": "the published release", "share": "of the devices, such as 50%"},
+)
+@told
+def firmware_rollout(_: Context, model: str, version: str, share: str, site: str = "lab") -> None:
+    """Let more of a model's devices have a release, or fewer: signs its manifest again and publishes it."""
+    from deploy import publishing
+
+    publishing.publish(_site(site), model, version, print, share)
+
+
+@task(name="withdraw", help={**SITE, **MODEL})
+@told
+def firmware_withdraw(_: Context, model: str, site: str = "lab") -> None:
+    """Take a model's firmware off the update servers; devices that have it keep it."""
+    from deploy import publishing
+
+    publishing.withdraw(_site(site), model, print)
+
+
+@task(name="published", help=SITE)
+@told
+def firmware_published(_: Context, site: str = "lab") -> None:
+    """Show what the update servers offer, and what of it devices would refuse."""
+    from deploy import publishing
+
+    for line in publishing.published(_site(site)):
+        print(line)
+
+
 @task(
     name="issue",
     help={
@@ -1018,7 +1069,17 @@ namespace = Collection(
     Collection("ca", ca_drop, ca_move_to_backup_key, ca_rollover, ca_status),
     Collection("data", data_backup, data_erase, data_restore),
     Collection(
-        "firmware", firmware_keys, firmware_sign, firmware_show, firmware_harden, firmware_check_config, firmware_fuses
+        "firmware",
+        firmware_keys,
+        firmware_sign,
+        firmware_show,
+        firmware_publish,
+        firmware_rollout,
+        firmware_withdraw,
+        firmware_published,
+        firmware_harden,
+        firmware_check_config,
+        firmware_fuses,
     ),
     Collection("message", message_sign, message_verify),
     Collection("lab", lab_up, lab_down, lab_status, lab_shell, lab_save, lab_restore),

@@ -23,6 +23,7 @@ from roles.mosquitto import files as mosquitto
 from roles.mosquitto import service as broker
 from roles.nftables import ruleset as firewall
 from roles.target import Target
+from roles.updates import files as updates
 
 Log = Callable[[str], None]
 
@@ -165,6 +166,8 @@ def _apply(remote: Remote, target: Target, mine: Sequence[Device], devices: Sequ
         steps.append(lambda: _replace(remote, collector_files.registry(target)))
     if api.name in runs:
         steps.append(lambda: _replace(remote, api_files.devices(target)))
+    if updates.on(target):
+        steps.append(lambda: _update_updates(remote, target))
     failed = []
     for step in steps:
         try:
@@ -180,6 +183,12 @@ def _update_firewall(remote: Remote, target: Target, mine: Sequence[Device]) -> 
     script, stdin = rendering.swap([ruleset], [ruleset], firewall.CHECK)
     ends = [f"ss -K dst {device.address} >/dev/null 2>&1 || true" for device in mine if device.address]
     remote.run("; ".join([script, firewall.LOADER, *ends]), stdin)
+
+
+def _update_updates(remote: Remote, target: Target) -> None:
+    known = updates.models(target)
+    script, stdin = rendering.swap([known], [known])
+    remote.run(f"{script}; {updates.RELOAD}", stdin)
 
 
 def _replace(remote: Remote, entry: rendering.File) -> None:

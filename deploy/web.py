@@ -1,9 +1,9 @@
-"""The device API, the HTTPS front, and certificates from a public CA."""
+"""The device API, the update server, the HTTPS front, and certificates from a public CA."""
 
 from deploy import layer
 from roles.target import Target
 
-ROLES = ("api", "nginx", "certbot")
+ROLES = ("api", "updates", "nginx", "certbot")
 
 
 def apply(target: Target) -> None:

@@ -373,7 +373,8 @@ class Site(Model):
 
     `foreign_resolvers` answer names over HTTPS, which segments with a resolver of their own may not use.
     `waivers` are for checks that may fail for a while, by their ids.
-    `psk` opens the broker's listener for devices with a pre-shared key, `api` the device API behind the HTTPS front.
+    `psk` opens the broker's listener for devices with a pre-shared key, `api` the device API behind the HTTPS front,
+    `updates` the update server for devices' firmware.
     A `lab` is made of containers, or of virtual `machines`.
     `state` is where a lab keeps its key, known hosts and vault; other sites have theirs beside the inventory.
     Raises `gatehouse.site.SiteError` with every problem at once.
@@ -394,6 +395,7 @@ class Site(Model):
     programs: dict[ProgramName, Program] = {}
     psk: bool = False
     api: bool = False
+    updates: bool = False
     messages: Messages = Messages()
     time: Time = Time()
     database: Database = Database()

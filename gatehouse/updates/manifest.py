@@ -100,6 +100,11 @@ class Manifest:
         )  # fmt: skip
 
 
+def is_model(text: str) -> bool:
+    """Whether a model can have firmware: a manifest, a URL and a folder can be called so."""
+    return bool(_TEXTS["model"].fullmatch(text))
+
+
 def check(manifest: Manifest) -> None:
     """Raise `ManifestError` for the first field that is out of its range."""
     for name, pattern in _TEXTS.items():

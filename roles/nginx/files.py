@@ -11,6 +11,7 @@ from roles import rendering
 from roles.nftables import service as nftables
 from roles.nginx import USER, service
 from roles.target import Target
+from roles.updates import files as updates
 
 UNIT = service.units[0]
 FOLDER = "/etc/gatehouse/web"
@@ -74,7 +75,8 @@ def loads(target: Target) -> tuple[str, ...]:
     """What the unit notes when it reads it. Certificates of the public CA are no deploy's business."""
     pages = hosts(target.site, target.name)
     own = [f"{folder(page)}/{name}.pem" for page in pages if not page.public for name in ("chain", "key")]
-    return (CONFIGURATION, *(f"{NAMES}/{page.name}.conf" for page in pages), *own, AUTHORITY, PAGE, SANDBOX)
+    more = updates.LOADS if updates.on(target) else ()
+    return (CONFIGURATION, *(f"{NAMES}/{page.name}.conf" for page in pages), *own, AUTHORITY, PAGE, SANDBOX, *more)
 
 
 def configuration(target: Target) -> list[rendering.File | rendering.Directory]:
@@ -104,9 +106,17 @@ def configuration(target: Target) -> list[rendering.File | rendering.Directory]:
         *(rendering.Directory(folder(page)) for page in pages if not page.public),
         rendering.Directory(CHALLENGES),
         rendering.template(
-            "nginx", CONFIGURATION, pages=pages, at=at, challenges=challenges, root=CHALLENGES, **shared
+            "nginx",
+            CONFIGURATION,
+            pages=pages,
+            at=at,
+            challenges=challenges,
+            root=CHALLENGES,
+            updates=updates.on(target),
+            **shared,
         ),
         *names,
+        *(updates.front(target) if updates.on(target) else ()),
         rendering.File(AUTHORITY, target.pki.trust_anchor),
         rendering.template("nginx", PAGE, pages=pages, gateway=target.name, site=site, own=OWN),
         rendering.template("nginx", SANDBOX, configuration=CONFIGURATION, user=USER, firewall=nftables.units[0]),

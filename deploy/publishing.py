@@ -1,0 +1,212 @@
+"""Brings signed firmware to the update servers of a site, and takes it away again. What is signed is `firmware.sign`'s.
+
+Each file is renamed into its place, the image before the manifest that names it: a device sees the one or the other.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import shlex
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+from deploy import vaults
+from deploy.enrolment import bundles_path, shown
+from deploy.firmware import sign_image
+from deploy.remote import Remote, RemoteError, connected
+from gatehouse.errors import GatehouseError
+from gatehouse.site import Site
+from gatehouse.updates import manifest as manifests
+from gatehouse.updates.keys import trusted_keys
+from gatehouse.updates.manifest import LARGEST_IMAGE, Manifest
+from roles.updates import service
+from roles.updates.files import SERVED
+
+Log = Callable[[str], None]
+MANIFEST = "manifest"
+_VERSION = re.compile(r"[0-9A-Za-z][0-9A-Za-z.+_-]{0,30}")
+
+
+class PublishingError(GatehouseError):
+    """Firmware that can't be published, or a gateway that did not take it."""
+
+
+@dataclass(frozen=True)
+class Signed:
+    """A manifest and its image, which belong together."""
+
+    manifest: Manifest
+    data: bytes
+    image: bytes
+
+
+def publish(site: Site, model: str, version: str, log: Log, rollout: str = "") -> None:
+    """Bring a signed release to every update server of the site; one that is there already is left as it is.
+
+    With `rollout` its manifest is signed again first, for another share of the devices.
+    """
+    gateways = servers(site)
+    if rollout:
+        _resign(site, model, version, rollout)
+    signed = _signed(site, model, version)
+    for gateway in gateways:
+        with connected(site, gateway) as remote:
+            log(f"{gateway}: {_bring(remote, signed)}")
+
+
+def _resign(site: Site, model: str, version: str, rollout: str) -> None:
+    """The same image, counter and end; who has it first stays so."""
+    found = _signed(site, model, version).manifest
+    if any(found.device):
+        raise PublishingError(f"{model} {version}: is for one device; there is nothing to roll out")
+    hours = max(1, math.ceil((found.expires - time.time()) / 3600))
+    path = bundles_path(site) / "firmware.signed" / model / f"{version}.bin"
+    for _ in sign_image(site, path, model, version, f"{hours}h", found.minimum_counter, rollout):
+        pass
+
+
+def withdraw(site: Site, model: str, log: Log) -> None:
+    """Show devices of a model no release any more; those that have taken one keep it. Images go, too."""
+    _check(model, "1")
+    for gateway in servers(site):
+        folder = shlex.quote(f"{SERVED}/{model}")
+        # The manifest first: no device is sent to an image that is gone.
+        script = f"set -e; if [ -d {folder} ]; then rm -f -- {folder}/{MANIFEST}; rm -rf -- {folder}; echo gone; fi"
+        with connected(site, gateway) as remote:
+            log(f"{gateway}: {model} {'withdrawn' if remote.run(script).strip() else 'has nothing published'}")
+
+
+def published(site: Site) -> Iterator[str]:
+    """What each update server offers, a line each; what its devices would not take is said with it."""
+    keys = trusted_keys(vaults.open_vault(site))
+    now = int(time.time())
+    for gateway in servers(site):
+        with connected(site, gateway) as remote:
+            found = remote.run(f"cd {SERVED}{_LIST}").split()
+        if not found:
+            yield f"{gateway}: nothing published"
+        for model, image, shown_hex in zip(found[::3], found[1::3], found[2::3], strict=True):
+            yield f"{gateway}: {model} {_judged(model, image, bytes.fromhex(shown_hex[1:]), keys, now)}"
+
+
+# Of each model: its name, the SHA-256 of the image that its manifest names (-), the manifest in hexadecimal.
+_LIST = (
+    ' 2>/dev/null || exit 0; for m in */manifest; do [ -f "$m" ] || continue; d=${m%/manifest};'
+    ' u=$(head -c 448 "$m" | tail -c 128 | tr -d "\\0"); h=$(sha256sum "$d/${u##*/}" 2>/dev/null | cut -d" " -f1);'
+    ' echo "$d ${h:--} x$(od -An -v -tx1 "$m" | tr -d " \\n")"; done'
+)
+
+
+def _judged(model: str, image: str, data: bytes, keys: tuple[bytes, ...], now: int) -> str:
+    try:
+        found = manifests.read(data)
+    except manifests.ManifestError as error:
+        return f"BROKEN: no manifest ({error}); publish it again"
+    wrong = [
+        text
+        for text, holds in {
+            "signed by none of the site's keys": not any(manifests.is_signed_by(data, key) for key in keys),
+            f"for model {found.model}": found.model != model,
+            "expired": found.expires <= now,
+            "its image is missing or another one": image != found.sha256.hex(),
+        }.items()
+        if holds
+    ]
+    share = f"{found.share / 100:g} %"
+    about = f"{found.version}, counter {found.counter}, for {share} of the devices"
+    return f"{about}: REFUSED by devices: {', '.join(wrong)}" if wrong else about
+
+
+def servers(site: Site) -> list[str]:
+    """The gateways that have an update server. Raises `PublishingError` where there is none."""
+    found = [name for name in site.gateways if service.name in {each.name for each in site.services_of(name)}]
+    if not found:
+        raise PublishingError(f"{site.name}: has no update server; add updates=True to the site, then ./kit harden")
+    return found
+
+
+def _check(model: str, version: str) -> None:
+    if not manifests.is_model(model):
+        raise PublishingError(f"--model {model[:40]!r}: is no model that can have firmware")
+    if not _VERSION.fullmatch(version):
+        raise PublishingError(f"--version {version[:40]!r}: is no version")
+
+
+def _signed(site: Site, model: str, version: str) -> Signed:
+    """What `firmware.sign` has written, once more compared with what it must be. Raises `PublishingError`."""
+    _check(model, version)
+    folder = bundles_path(site) / "firmware.signed" / model
+    place = shown(folder / version)
+    data, image = _read(folder / f"{version}.manifest", manifests.SIZE), _read(folder / f"{version}.bin", LARGEST_IMAGE)
+    try:
+        found = manifests.read(data)
+    except manifests.ManifestError as error:
+        raise PublishingError(f"{place}.manifest: is no manifest ({error}); sign it again") from None
+    if not any(manifests.is_signed_by(data, key) for key in trusted_keys(vaults.open_vault(site))):
+        raise PublishingError(f"{place}.manifest: is signed by none of the site's two keys; sign it again")
+    if (found.model, found.version) != (model, version):
+        raise PublishingError(f"{place}.manifest: is of {found.model} {found.version}; sign it again")
+    if found.expires <= time.time():
+        raise PublishingError(f"{place}.manifest: has expired, no device takes it; sign it again")
+    if len(image) != found.size or sha256(image).digest() != found.sha256:
+        raise PublishingError(f"{place}.bin: is not the image that was signed; sign it again")
+    return Signed(found, data, image)
+
+
+def _read(path: Path, most: int) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(most + 1)
+    except OSError as error:
+        raise PublishingError(f"{shown(path)}: can't be read ({error.strerror}); `firmware.sign` makes it") from None
+
+
+def _bring(remote: Remote, signed: Signed) -> str:
+    found = signed.manifest
+    folder = f"{SERVED}/{found.model}"
+    there = remote.run(f"set -e; cat {shlex.quote(folder)}/{MANIFEST} 2>/dev/null | od -An -v -tx1 | tr -d ' \\n'")
+    image = f"{folder}/{found.version}.bin"
+    digest = found.sha256.hex()
+    same = remote.run(f"sha256sum {shlex.quote(image)} 2>/dev/null | cut -d' ' -f1 || true").strip() == digest
+    if there:
+        _check_order(remote.gateway, found, bytes.fromhex(there))
+        if same and bytes.fromhex(there) == signed.data:
+            return f"{found.model} {found.version} is published already"
+    if not same:
+        _put(remote, image, signed.image)
+    _put(remote, f"{folder}/{MANIFEST}", signed.data)
+    return f"{found.model} {found.version} published, for {found.share / 100:g} % of the devices"
+
+
+def _check_order(gateway: str, found: Manifest, there: bytes) -> None:
+    """Raise `PublishingError` for a release that devices would take for a step back."""
+    try:
+        former = manifests.read(there)
+    except manifests.ManifestError:
+        return  # what is broken there is replaced
+    if (found.counter, found.issued) < (former.counter, former.issued):
+        raise PublishingError(
+            f"{gateway}: {found.model} {found.version} (counter {found.counter}) is older than {former.version}"
+            f" (counter {former.counter}), which is published; sign it with --downgrade to go back on purpose"
+        )
+
+
+def _put(remote: Remote, path: str, content: bytes) -> None:
+    """A file in its place, whole or not at all. Raises `RemoteError`."""
+    target, beside = shlex.quote(path), shlex.quote(path.rpartition("/")[0] + "/.new." + path.rpartition("/")[2])
+    full = f"{{ rm -f -- {beside}; echo '{path}: not written, it is as it was (is there room?)' >&2; exit 1; }}"
+    script = (
+        f"umask 022; mkdir -p -- {shlex.quote(path.rpartition('/')[0])} && cat >{beside} || {full};"
+        f' [ "$(sha256sum {beside} | cut -d" " -f1)" = {sha256(content).hexdigest()} ] && sync -- {beside}'
+        f" && mv -fT -- {beside} {target} || {full}"
+    )
+    try:
+        with remote.writing(script) as (send, answer):
+            send(content)
+            answer()
+    except OSError as error:
+        raise RemoteError(f"{remote.gateway}: {path}: {error}") from None

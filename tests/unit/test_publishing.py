@@ -1,0 +1,183 @@
+"""Publishing signed firmware: what a gateway is brought, and what is refused before anything reaches it."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from deploy import firmware, publishing, vaults
+from deploy.remote import RemoteError
+from gatehouse.errors import GatehouseError
+from gatehouse.site import Site
+from gatehouse.updates import read
+from roles.updates import service
+from tests.unit.enrolling import House, a_house, a_site, broker
+
+
+@dataclass
+class Gateway:
+    """A gateway's shell, in a folder of this machine."""
+
+    gateway: str = "gw1"
+    scripts: list[str] = field(default_factory=list)
+
+    def run(self, script: str, stdin: str = "") -> str:
+        """As `Remote.run`."""
+        self.scripts.append(script)
+        done = subprocess.run(["sh", "-c", script], input=stdin, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise RemoteError(f"{self.gateway}: {done.stderr.splitlines()[-1]}")
+        return done.stdout
+
+    @contextmanager
+    def writing(self, script: str) -> Iterator[tuple[Callable[[bytes], None], Callable[[], str]]]:
+        """As `Remote.writing`."""
+        sent: list[bytes] = []
+
+        def answer() -> str:
+            done = subprocess.run(["sh", "-c", script], input=b"".join(sent), capture_output=True, check=False)
+            if done.returncode:
+                raise RemoteError(f"{self.gateway}: {done.stderr.decode().splitlines()[-1]}")
+            return done.stdout.decode()
+
+        yield sent.append, answer
+
+
+@dataclass
+class Desk:
+    """A site with keys, its gateway, and what was said."""
+
+    site: Site
+    served: Path
+    house: House
+    said: list[str] = field(default_factory=list)
+
+    def sign(self, content: bytes = b"image", version: str = "1.0.0", **options: object) -> None:
+        image = self.house.root / "app.bin"
+        image.write_bytes(content)
+        list(firmware.sign_image(self.site, image, "relay", version, **options))  # type: ignore[arg-type]
+
+    def publish(self, version: str = "1.0.0", rollout: str = "") -> str:
+        publishing.publish(self.site, "relay", version, self.said.append, rollout)
+        return self.said[-1]
+
+    def files(self) -> dict[str, bytes]:
+        return {str(p.relative_to(self.served)): p.read_bytes() for p in self.served.rglob("*") if p.is_file()}
+
+
+@pytest.fixture
+def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:
+    house = a_house(tmp_path)
+    site = a_site(services=(broker(), service), updates=True)
+    served = tmp_path / "served"
+    served.mkdir()
+    monkeypatch.setattr(publishing, "SERVED", str(served))
+    monkeypatch.setattr(vaults, "open_vault", lambda _: house.vault())
+    for module in (publishing, firmware):
+        monkeypatch.setattr(module, "bundles_path", lambda _: tmp_path / "out")
+        monkeypatch.setattr(module, "shown", str)
+
+    @contextmanager
+    def connected(_: Site, gateway: str) -> Iterator[Gateway]:
+        yield Gateway(gateway)
+
+    monkeypatch.setattr(publishing, "connected", connected)
+    list(firmware.make_keys(site))
+    return Desk(site, served, house)
+
+
+def test_a_release_is_published_once_and_shown_and_withdrawn(desk: Desk) -> None:
+    desk.sign()
+    assert "1.0.0 published" in desk.publish()
+    found = desk.files()
+    assert set(found) == {"relay/1.0.0.bin", "relay/manifest"} and found["relay/1.0.0.bin"] == b"image"
+    assert "already" in desk.publish()
+    (line,) = publishing.published(desk.site)
+    assert line == "gw1: relay 1.0.0, counter 1, for 100 % of the devices"
+    publishing.withdraw(desk.site, "relay", desk.said.append)
+    assert desk.files() == {} and "withdrawn" in desk.said[-1]
+    publishing.withdraw(desk.site, "relay", desk.said.append)
+    assert "nothing published" in desk.said[-1]
+    assert list(publishing.published(desk.site)) == ["gw1: nothing published"]
+
+
+def test_a_roll_out_keeps_counter_and_image_and_widens_the_share(desk: Desk) -> None:
+    desk.sign()
+    desk.publish(rollout="10%")
+    first = read(desk.files()["relay/manifest"])
+    desk.publish(rollout="50%")
+    wider = read(desk.files()["relay/manifest"])
+    assert (first.share, wider.share) == (1000, 5000)
+    assert (first.counter, first.seed, first.sha256) == (wider.counter, wider.seed, wider.sha256)
+
+
+def test_a_release_that_goes_back_is_refused_and_nothing_changes(desk: Desk) -> None:
+    desk.sign()
+    desk.sign(b"newer", "1.1.0")
+    desk.publish("1.1.0")
+    before = desk.files()
+    with pytest.raises(GatehouseError, match=r"older than 1\.1\.0"):
+        desk.publish("1.0.0")
+    assert desk.files() == before
+
+
+@pytest.mark.parametrize("broken", ["image flipped", "manifest flipped", "no image", "never signed", "empty image"])
+def test_what_devices_would_refuse_never_reaches_the_gateway(desk: Desk, broken: str) -> None:
+    desk.sign()
+    folder = desk.house.root / "out/firmware.signed/relay"
+    image, manifest = folder / "1.0.0.bin", folder / "1.0.0.manifest"
+    if broken == "image flipped":
+        image.write_bytes(b"imagf")
+    elif broken == "manifest flipped":
+        manifest.write_bytes(manifest.read_bytes()[:-1] + bytes([manifest.read_bytes()[-1] ^ 1]))
+    elif broken == "empty image":
+        image.write_bytes(b"")
+    else:
+        image.unlink()
+        if broken == "never signed":
+            manifest.unlink()
+    with pytest.raises(GatehouseError) as refused:
+        desk.publish()
+    assert "\n" not in str(refused.value) and "sign" in str(refused.value)
+    assert desk.files() == {}
+
+
+def test_a_gateway_that_is_full_keeps_what_it_had(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    desk.sign()
+    desk.publish()
+    before = desk.files()
+    desk.sign(b"newer", "1.1.0")
+    blocked = desk.served / "relay/.new.1.1.0.bin"
+    blocked.symlink_to("/dev/full")
+    with pytest.raises(GatehouseError, match="not written"):
+        desk.publish("1.1.0")
+    assert desk.files() == before
+    assert not blocked.is_symlink()
+
+
+def test_what_was_changed_on_the_gateway_is_told(desk: Desk) -> None:
+    desk.sign()
+    desk.publish()
+    (desk.served / "relay/1.0.0.bin").write_bytes(b"imagf")
+    (line,) = publishing.published(desk.site)
+    assert "REFUSED by devices: its image is missing or another one" in line
+    (desk.served / "relay/manifest").write_bytes(b"")
+    (line,) = publishing.published(desk.site)
+    assert "BROKEN" in line
+    assert "published, for" in desk.publish()
+
+
+def test_a_site_without_an_update_server_and_names_that_are_none_are_refused(desk: Desk) -> None:
+    with pytest.raises(GatehouseError, match="add updates=True"):
+        publishing.publish(a_site(), "relay", "1.0.0", print)
+    with pytest.raises(GatehouseError, match="no model"):
+        publishing.publish(desk.site, "../relay", "1.0.0", print)
+    with pytest.raises(GatehouseError, match="no version"):
+        publishing.publish(desk.site, "relay", "../1", print)
+    with pytest.raises(GatehouseError, match="no model"):
+        publishing.withdraw(desk.site, "", print)
