@@ -9,7 +9,7 @@ import math
 import re
 import shlex
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -21,8 +21,10 @@ from deploy.remote import Remote, RemoteError, connected
 from gatehouse.errors import GatehouseError
 from gatehouse.site import Site
 from gatehouse.updates import manifest as manifests
+from gatehouse.updates.judgement import MOST
 from gatehouse.updates.keys import trusted_keys
 from gatehouse.updates.manifest import LARGEST_IMAGE, Manifest
+from gatehouse.updates.signing import known_keys
 from roles.updates import service
 from roles.updates.files import SERVED
 
@@ -81,27 +83,42 @@ def withdraw(site: Site, model: str, log: Log) -> None:
 
 
 def published(site: Site) -> Iterator[str]:
-    """What each update server offers, a line each; what its devices would not take is said with it."""
-    keys = trusted_keys(vaults.open_vault(site))
+    """What each update server offers, a line a manifest; what its devices would not take is said with it."""
+    vault = vaults.open_vault(site)
     now = int(time.time())
     for gateway in servers(site):
         with connected(site, gateway) as remote:
-            found = remote.run(f"cd {SERVED}{_LIST}").split()
+            found = remote.run(f"cd {SERVED}{_LIST}").splitlines()
         if not found:
             yield f"{gateway}: nothing published"
-        for model, image, shown_hex in zip(found[::3], found[1::3], found[2::3], strict=True):
-            yield f"{gateway}: {model} {_judged(model, image, bytes.fromhex(shown_hex[1:]), keys, now)}"
+        for line in found:
+            model, data, *images = line.split()
+            there = dict(reversed(image.split("=", 1)) for image in images)
+            shown_data = bytes.fromhex(data[1:])
+            entries = _entries(shown_data)
+            if not entries:
+                yield f"{gateway}: {model} BROKEN: no manifest; publish it again"
+            for number, entry in enumerate(entries):
+                keys = known_keys(vault, model) if number else trusted_keys(vault)
+                yield f"{gateway}: {model} {_judged(model, entry, there, keys, now)}"
 
 
-# Of each model: its name, the SHA-256 of the image that its manifest names (-), the manifest in hexadecimal.
+# Of each model: its name, its manifests in hexadecimal, and DIGEST=FILE of each image.
 _LIST = (
     ' 2>/dev/null || exit 0; for m in */manifest; do [ -f "$m" ] || continue; d=${m%/manifest};'
-    ' u=$(head -c 448 "$m" | tail -c 128 | tr -d "\\0"); h=$(sha256sum "$d/${u##*/}" 2>/dev/null | cut -d" " -f1);'
-    ' echo "$d ${h:--} x$(od -An -v -tx1 "$m" | tr -d " \\n")"; done'
+    ' echo "$d x$(od -An -v -tx1 "$m" | tr -d " \\n")"'
+    ' $(cd "$d" && sha256sum -- *.bin 2>/dev/null | sed "s/  /=/"); done'
 )
 
 
-def _judged(model: str, image: str, data: bytes, keys: tuple[bytes, ...], now: int) -> str:
+def _entries(data: bytes) -> list[bytes]:
+    """The manifests of a file; none where it is no file of manifests."""
+    if not data or len(data) % manifests.SIZE or len(data) > MOST * manifests.SIZE:
+        return []
+    return [data[start : start + manifests.SIZE] for start in range(0, len(data), manifests.SIZE)]
+
+
+def _judged(model: str, data: bytes, images: Mapping[str, str], keys: tuple[bytes, ...], now: int) -> str:
     try:
         found = manifests.read(data)
     except manifests.ManifestError as error:
@@ -112,13 +129,17 @@ def _judged(model: str, image: str, data: bytes, keys: tuple[bytes, ...], now: i
             "signed by none of the site's keys": not any(manifests.is_signed_by(data, key) for key in keys),
             f"for model {found.model}": found.model != model,
             "expired": found.expires <= now,
-            "its image is missing or another one": image != found.sha256.hex(),
+            "its image is missing or another one": images.get(_image(found)) != found.sha256.hex(),
         }.items()
         if holds
     ]
-    share = f"{found.share / 100:g} %"
-    about = f"{found.version}, counter {found.counter}, for {share} of the devices"
+    about = f"{found.version}, counter {found.counter}, for {found.share / 100:g} % of the devices"
     return f"{about}: REFUSED by devices: {', '.join(wrong)}" if wrong else about
+
+
+def _image(found: Manifest) -> str:
+    """The image's file, as its URL ends."""
+    return found.url.rpartition("/")[2]
 
 
 def servers(site: Site) -> list[str]:
@@ -168,31 +189,53 @@ def _read(path: Path, most: int) -> bytes:
 def _bring(remote: Remote, signed: Signed) -> str:
     found = signed.manifest
     folder = f"{SERVED}/{found.model}"
-    there = remote.run(f"set -e; cat {shlex.quote(folder)}/{MANIFEST} 2>/dev/null | od -An -v -tx1 | tr -d ' \\n'")
-    image = f"{folder}/{found.version}.bin"
-    digest = found.sha256.hex()
-    same = remote.run(f"sha256sum {shlex.quote(image)} 2>/dev/null | cut -d' ' -f1 || true").strip() == digest
-    if there:
-        _check_order(remote.gateway, found, bytes.fromhex(there))
-        if same and bytes.fromhex(there) == signed.data:
-            return f"{found.model} {found.version} is published already"
+    listed = remote.run(f"cd {SERVED}{_LIST}").splitlines()
+    words = next((line.split() for line in listed if line.split()[0] == found.model), ["", "x"])
+    there = _entries(bytes.fromhex(words[1][1:]))
+    kept = _kept(remote.gateway, signed, there)
+    image = _image(found)
+    same = f"{found.sha256.hex()}={image}" in words[2:]
+    if same and there == [signed.data, *kept]:
+        return f"{found.model} {found.version} is published already"
     if not same:
-        _put(remote, image, signed.image)
-    _put(remote, f"{folder}/{MANIFEST}", signed.data)
-    return f"{found.model} {found.version} published, for {found.share / 100:g} % of the devices"
+        _put(remote, f"{folder}/{image}", signed.image)
+    _put(remote, f"{folder}/{MANIFEST}", b"".join([signed.data, *kept]))
+    wanted = {image, *(_image(manifests.read(entry)) for entry in kept)}
+    if gone := sorted(f"{folder}/{name}" for word in words[2:] if (name := word.partition("=")[2]) not in wanted):
+        remote.run(f"rm -f -- {shlex.join(gone)}")
+    beside = f"; {len(kept)} earlier beside it, for devices that need one first" if kept else ""
+    return f"{found.model} {found.version} published, for {found.share / 100:g} % of the devices{beside}"
 
 
-def _check_order(gateway: str, found: Manifest, there: bytes) -> None:
-    """Raise `PublishingError` for a release that devices would take for a step back."""
-    try:
-        former = manifests.read(there)
-    except manifests.ManifestError:
-        return  # what is broken there is replaced
-    if (found.counter, found.issued) < (former.counter, former.issued):
+def _kept(gateway: str, signed: Signed, there: list[bytes]) -> list[bytes]:
+    """Of what is published, what some device needs before the new one: by another key, or the counter that it wants.
+
+    Raises `PublishingError` for a release that devices would take for a step back, and for more than fit in a file.
+    """
+    found = signed.manifest
+    kept, needing, signers = [], [found], {manifests.signer_of(signed.data)}
+    for data in there:  # newest first
+        try:
+            former = manifests.read(data)
+        except manifests.ManifestError:
+            continue  # what is broken there is replaced
+        if (found.counter, found.issued) < (former.counter, former.issued):
+            raise PublishingError(
+                f"{gateway}: {found.model} {found.version} (counter {found.counter}) is older than {former.version}"
+                f" (counter {former.counter}), which is published; sign it with --downgrade to go back on purpose"
+            )
+        bridge = manifests.signer_of(data) not in signers
+        step = any(former.minimum_counter < each.minimum_counter <= former.counter for each in needing)
+        if former.counter < found.counter and former.expires > time.time() and (bridge or step):
+            kept.append(data)
+            needing.append(former)
+            signers.add(manifests.signer_of(data))
+    if len(kept) >= MOST:
         raise PublishingError(
-            f"{gateway}: {found.model} {found.version} (counter {found.counter}) is older than {former.version}"
-            f" (counter {former.counter}), which is published; sign it with --downgrade to go back on purpose"
+            f"{gateway}: {found.model}: {len(kept)} earlier releases are still needed, and {MOST - 1} have room beside"
+            f" {found.version}; withdraw it, then publish: devices that were away for long are to be flashed by hand"
         )
+    return kept
 
 
 def _put(remote: Remote, path: str, content: bytes) -> None:

@@ -93,6 +93,12 @@ def models(vault: SecretStore) -> list[str]:
     return [name.rpartition("/")[2] for name in vault.names("firmware/models/")]
 
 
+def known_keys(vault: SecretStore, model: str) -> tuple[bytes, ...]:
+    """Every key that a release of a model told its devices of, former ones too: what a bridge may be signed by."""
+    found = [bytes.fromhex(key) for release in _record(vault, model)["releases"] for key in release["keys"]]
+    return tuple(dict.fromkeys(found))
+
+
 def behind(vault: SecretStore, keys: FirmwareKeys) -> list[str]:
     """The models whose newest release does not yet tell devices of the present pair of keys."""
     pair = [known.key.hex() for known in keys.pair()]

@@ -126,6 +126,44 @@ def test_a_release_that_goes_back_is_refused_and_nothing_changes(desk: Desk) -> 
     assert desk.files() == before
 
 
+def test_a_bridge_stays_beside_what_a_later_key_signed_and_images_that_nobody_needs_go(desk: Desk) -> None:
+    desk.sign()
+    desk.publish()
+    list(firmware.make_keys(desk.site, "current"))
+    desk.sign(b"bridge", "1.1.0")
+    desk.publish("1.1.0")
+    for number in range(2):  # by the key of the bridge: what it needs stays, and no more
+        version = f"1.2.{number}"
+        desk.sign(version.encode(), version)
+        desk.publish(version)
+        first, second = (read(entry) for entry in publishing._entries(desk.files()["relay/manifest"]))
+        assert (first.version, second.version) == (version, "1.0.0")
+        assert set(desk.files()) == {f"relay/{version}.bin", "relay/1.0.0.bin", "relay/manifest"}
+    assert "already" in desk.publish("1.2.1")
+    newest, bridge = publishing.published(desk.site)
+    assert "REFUSED" not in newest + bridge and "1.0.0" in bridge
+
+
+def test_what_a_minimum_counter_asks_for_stays_too(desk: Desk) -> None:
+    desk.sign()
+    desk.publish()
+    desk.sign(b"newer", "1.1.0", minimum_counter=1)
+    assert "1 earlier beside it" in desk.publish("1.1.0")
+    assert [read(e).counter for e in publishing._entries(desk.files()["relay/manifest"])] == [2, 1]
+
+
+def test_more_manifests_than_devices_read_are_refused_and_nothing_changes(desk: Desk) -> None:
+    for number in range(5):
+        desk.sign(bytes([number]), f"1.{number}.0", minimum_counter=number)
+        if number < 4:
+            desk.publish(f"1.{number}.0")
+    before = desk.files()
+    assert [read(e).counter for e in publishing._entries(before["relay/manifest"])] == [4, 3, 2, 1]
+    with pytest.raises(GatehouseError, match="4 earlier releases are still needed"):
+        desk.publish("1.4.0")
+    assert desk.files() == before
+
+
 @pytest.mark.parametrize("broken", ["image flipped", "manifest flipped", "no image", "never signed", "empty image"])
 def test_what_devices_would_refuse_never_reaches_the_gateway(desk: Desk, broken: str) -> None:
     desk.sign()
