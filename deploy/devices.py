@@ -166,8 +166,7 @@ def _apply(remote: Remote, target: Target, mine: Sequence[Device], devices: Sequ
         steps.append(lambda: _replace(remote, collector_files.registry(target)))
     if api.name in runs:
         steps.append(lambda: _replace(remote, api_files.devices(target)))
-    if updates.on(target):
-        steps.append(lambda: _update_updates(remote, target))
+    steps.append(lambda: update_updates(remote, target))
     failed = []
     for step in steps:
         try:
@@ -185,7 +184,10 @@ def _update_firewall(remote: Remote, target: Target, mine: Sequence[Device]) -> 
     remote.run("; ".join([script, firewall.LOADER, *ends]), stdin)
 
 
-def _update_updates(remote: Remote, target: Target) -> None:
+def update_updates(remote: Remote, target: Target) -> None:
+    """Makes the update server, where there is one, go by the certificates of now. Raises `RemoteError`."""
+    if not updates.on(target):
+        return
     known = updates.models(target)
     script, stdin = rendering.swap([known], [known])
     remote.run(f"{script}; {updates.RELOAD}", stdin)

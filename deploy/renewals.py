@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from types import MappingProxyType
 
 from deploy import vaults
-from deploy.devices import named, update_broker
+from deploy.devices import named, update_broker, update_updates
 from deploy.remote import Remote, RemoteError, connected
 from gatehouse.errors import GatehouseError
 from gatehouse.identity import Pki, renewal
@@ -115,6 +115,9 @@ class _Gateway:
         reported = self._retire(devices)
         entries = self._answer(devices, named, moving)
         self._settle(entries, reported)
+        site = self._target.site
+        now_known = tuple(entries.get(device.name, device) for device in site.devices)
+        update_updates(self._remote, replace(self._target, site=site.model_copy(update={"devices": now_known})))
         asked = {name for name in devices if renewal.request_topic(name) in self._found}
         now = datetime.now(UTC)
         for name, device in entries.items():
