@@ -15,7 +15,7 @@ from typing import Any
 from invoke import Collection, Context, task
 
 from deploy import run
-from deploy.inventory import ROOT
+from deploy.inventory import ROOT, reports
 from gatehouse.errors import GatehouseError
 from gatehouse.site import Site, load
 
@@ -185,8 +185,9 @@ def sabotage(_: Context, only: list[str], site: str = "lab", one_by_one: bool = 
     from lab.sabotage import report, run
 
     say = functools.partial(print, file=sys.stderr, flush=True)
-    found = run.sabotage(_site(site), only, one_by_one, say)
-    path = report.write(found, ROOT / "reports" / site)
+    where = _site(site)
+    found = run.sabotage(where, only, one_by_one, say)
+    path = report.write(found, reports(where) / site)
     print(path.read_text() if json else f"{report.table(found)}\nreport: {path}")
     sys.exit(0 if found.succeeded else 1)
 

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from deploy.remote import connected
+from gatehouse.columns import aligned
 from gatehouse.site import Site
 from roles.nftables.ruleset import COUNTED
 
@@ -39,5 +40,4 @@ def table(found: list[dict[str, Any]]) -> list[str]:
         return ["nobody was refused within the last day"]
     head = {"gateway": "gateway", "device": "device", "hardware_address": "hardware address", **COUNTED}
     cells = [list(head.values()), *([str(row[key] or "-") for key in head] for row in found)]
-    widths = [max(len(row[n]) for row in cells) for n in range(len(head))]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
+    return aligned(cells)

@@ -52,9 +52,7 @@ class Gateways:
 
     def running(self, service: str) -> list[str]:
         """The names of the gateways that a service runs on."""
-        return [
-            name for name in self.site.gateways if any(each.name == service for each in self.site.services_of(name))
-        ]
+        return self.site.gateways_with(service)
 
     def of(self, service: str) -> Iterator[tuple[Remote, Target]]:
         """Those that a service runs on. Raises `RemoteError` at the first that is away."""

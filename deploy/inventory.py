@@ -47,6 +47,12 @@ def known_hosts(site: Site) -> Path:
     return site.state / "known_hosts" if site.state else ROOT / "inventories" / "known_hosts" / site.name
 
 
+def reports(site: Site) -> Path:
+    """The folder with a folder of reports for each site: a lab beside the usual one keeps its reports to itself."""
+    beside = site.state is not None and site.state.name != site.name
+    return (site.state if beside and site.state else ROOT) / "reports"
+
+
 def connection(site: Site, gateway: str) -> dict[str, Any]:
     """pyinfra's data for the SSH connection to a gateway.
 

@@ -144,7 +144,7 @@ def _image(found: Manifest) -> str:
 
 def servers(site: Site) -> list[str]:
     """The gateways that have an update server. Raises `PublishingError` where there is none."""
-    found = [name for name in site.gateways if service.name in {each.name for each in site.services_of(name)}]
+    found = site.gateways_with(service.name)
     if not found:
         raise PublishingError(f"{site.name}: has no update server; add updates=True to the site, then ./kit harden")
     return found

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from deploy import vaults
-from deploy.inventory import ROOT
+from deploy.inventory import reports
 from gatehouse.identity import Vault
 from gatehouse.proof import seal
 from gatehouse.proof.seal import SealError, Verified
@@ -26,9 +26,8 @@ KEY = "report/key"
 
 
 def folder(site: Site) -> Path:
-    """Where a site's reports are; a lab beside the usual one keeps them to itself."""
-    beside = site.state is not None and site.state.name != site.name
-    return (site.state if beside and site.state else ROOT) / "reports" / site.name
+    """Where a site's reports are."""
+    return reports(site) / site.name
 
 
 def sign(site: Site) -> Iterator[str]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
+from gatehouse.columns import aligned
 from gatehouse.identity import rotation
 from gatehouse.identity.store import SecretStore
 from gatehouse.site import Device, Secret, Site
@@ -112,8 +113,7 @@ def rows(found: Iterable[Age], now: datetime.datetime) -> list[dict[str, Any]]:
 def table(found: Sequence[Mapping[str, Any]]) -> list[str]:
     """The rows as lines of text, headed; ages in days, and what is not in order behind the date."""
     cells = [[*_COLUMNS.values()], *([_shown(row, column) for column in _COLUMNS] for row in found)]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return ["  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
+    return aligned(cells)
 
 
 def _shown(row: Mapping[str, Any], column: str) -> str:

@@ -6,6 +6,7 @@ import datetime
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from gatehouse.columns import aligned
 from gatehouse.identity.renewal import is_due
 from gatehouse.site import Device
 
@@ -46,8 +47,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     gateways = {row["gateway"] for row in rows}
     columns = [column for column in _COLUMNS if column != "gateway" or len(gateways) > 1]
     cells = [[_COLUMNS[column] for column in columns], *([_shown(row, column) for column in columns] for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return ["  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
+    return aligned(cells)
 
 
 def _certificate(device: Device, now: datetime.datetime) -> dict[str, Any]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from gatehouse.columns import aligned
 from gatehouse.proof import expect
 from gatehouse.proof.observation import Observation
 from gatehouse.proof.sockets import Socket
@@ -153,17 +154,12 @@ def table(findings: Iterable[Finding], found: Iterable[Port]) -> list[str]:
     for f in findings:
         who = f"{f.program} ({f.unit})" if f.unit else f.program
         rows.append((f.position, f.address, f.port, f"{f.what}{f': {f.got}' if f.got else ''}", who, f.close))
-    lines = _aligned(rows) if len(rows) > 1 else ["every port is as declared"]
+    lines = aligned(rows) if len(rows) > 1 else ["every port is as declared"]
     rows = [("from", "at", "port", "declared", "speaks", "version")]
     rows += [(p.position, p.address, p.port, p.declared, p.speaks, p.version) for p in found]
-    return [*lines, "", *_aligned(rows)]
+    return [*lines, "", *aligned(rows)]
 
 
 def document(site: Site, findings: Iterable[Finding], found: Iterable[Port]) -> dict[str, Any]:
     """For machines."""
     return {"site": site.name, "findings": [asdict(f) for f in findings], "open": [asdict(p) for p in found]}
-
-
-def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
-    widths = [max(len(row[n]) for row in rows) for n in range(len(rows[0]))]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

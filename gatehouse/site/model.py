@@ -424,6 +424,10 @@ class Site(Model):
         """The services that run on a gateway."""
         return tuple(s for s in self.services if s.name not in self.gateways[gateway].without)
 
+    def gateways_with(self, service: str) -> list[str]:
+        """The names of the gateways that a service runs on."""
+        return [name for name in self.gateways if any(each.name == service for each in self.services_of(name))]
+
     def listener(self, service: str, name: str) -> Listener:
         """A service's listener with this site's settings applied."""
         return self.service(service).listener(name)

@@ -28,7 +28,7 @@ RELOAD = "! systemctl is-active -q nginx.service || systemctl reload nginx.servi
 
 def on(target: Target) -> bool:
     """Whether this gateway has an update server."""
-    return service.name in {each.name for each in target.site.services_of(target.name)}
+    return target.name in target.site.gateways_with(service.name)
 
 
 def name(target: Target) -> str:

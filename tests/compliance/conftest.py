@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from _pytest.terminal import TerminalReporter
 
-from deploy.inventory import ROOT
+from deploy.inventory import ROOT, reports
 from gatehouse.errors import GatehouseError
 from gatehouse.proof import expect
 from gatehouse.proof.observation import Observation
@@ -58,11 +58,9 @@ def pytest_configure(config: pytest.Config) -> None:
         if old is not None:
             config.pluginmanager.register(TerminalReporter(config, sys.stderr), "terminalreporter")
     version = " ".join(of_checkout().split())
-    # A lab beside the usual one keeps its reports to itself.
-    beside = site.state is not None and site.state.name != site.name
-    reports = Path(config.getoption("--reports") or (site.state if beside and site.state else ROOT) / "reports")
+    folder = Path(config.getoption("--reports") or reports(site))
     config.pluginmanager.register(
-        Plugin(site.name, version, reports, out.write, out.isatty() and not as_json, as_json, site.waivers),
+        Plugin(site.name, version, folder, out.write, out.isatty() and not as_json, as_json, site.waivers),
         "gatehouse-proof",
     )
 

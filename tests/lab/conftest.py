@@ -16,9 +16,10 @@ import pytest
 
 import lab
 import tasks
-from deploy import tools
+from deploy import enrolment, tools
 from deploy.inventory import ROOT
-from lab import engine, images
+from gatehouse.identity.candidates import Request
+from lab import engine, images, simulator
 from lab.conditions import CODENAMES
 from tests.checkout import Checkout, copied
 from tests.lab.gateways import Gateway
@@ -118,6 +119,18 @@ def gateway(lab_gateway: Gateway) -> Gateway:
     """The gateway as the kit leaves it: deployed, with nothing to change."""
     lab_gateway.harden()
     return lab_gateway
+
+
+@pytest.fixture
+def reporting(gateway: Gateway) -> tuple[str, ...]:
+    """Devices of the lab that are enrolled, and whose keys the gateway has; nobody plays their part yet."""
+    devices = gateway.checkout.site.devices[:2]
+    for device in devices:
+        enrolment.enrol_one(gateway.checkout.site, Request(device.name, device.model), "", False)
+    gateway.converge()
+    # What reports in the background would be counted, too.
+    simulator.stop(gateway.checkout.site)
+    return tuple(device.name for device in devices)
 
 
 @pytest.fixture

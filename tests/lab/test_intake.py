@@ -10,9 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 import lab
-from deploy import enrolment, vaults
+from deploy import vaults
 from gatehouse.identity import Pki
-from gatehouse.identity.candidates import Request
 from gatehouse.proof import stored
 from gatehouse.proof.channel import START, asking, opening
 from gatehouse.proof.expect import GATEWAY
@@ -28,19 +27,6 @@ STEWARD = "python3 -B /usr/lib/gatehouse/database"
 METRICS = "/run/gatehouse-intake/metrics.prom"
 # A device's name tells which fault it lived through; it reports nothing else.
 SECONDS = 20
-
-
-@pytest.fixture
-def reporting(gateway: Gateway) -> Iterator[tuple[str, ...]]:
-    """Devices of the lab that are enrolled, and whose keys the gateway has."""
-    names = tuple(device.name for device in gateway.checkout.site.devices[:2])
-    for name in names:
-        device = next(d for d in gateway.checkout.site.devices if d.name == name)
-        enrolment.enrol_one(gateway.checkout.site, Request(name, device.model), "", False)
-    gateway.converge()
-    # What reports in the background would be counted, too.
-    simulator.stop(gateway.checkout.site)
-    yield names
 
 
 @pytest.fixture

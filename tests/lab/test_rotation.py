@@ -7,15 +7,13 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 import lab
-from deploy import enrolment, vaults
+from deploy import vaults
 from gatehouse.identity import rotation
-from gatehouse.identity.candidates import Request
 from lab import simulator
 from roles import influxdb
 from roles.influxdb.deploy import STEWARD
@@ -79,18 +77,6 @@ def test_killed_at_every_step_nobody_is_locked_out_and_the_next_run_goes_on(gate
     assert takes(gateway, influxdb.INTAKE, vault.get(LOGIN)) and not takes(gateway, influxdb.INTAKE, former)
     assert consumer_works(gateway)
     gateway.stays_converged()
-
-
-@pytest.fixture
-def reporting(gateway: Gateway) -> Iterator[tuple[str, ...]]:
-    """Devices of the lab that are enrolled, and whose keys the gateway has."""
-    names = tuple(device.name for device in gateway.checkout.site.devices[:2])
-    for device in gateway.checkout.site.devices[:2]:
-        enrolment.enrol_one(gateway.checkout.site, Request(device.name, device.model), "", False)
-    gateway.converge()
-    # What reports in the background would be counted, too.
-    simulator.stop(gateway.checkout.site)
-    yield names
 
 
 def test_under_load_every_secret_is_replaced_and_no_message_is_lost(

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from invoke import Context
 
 import tasks
-from deploy import reportseals, vaults
+from deploy import inventory, reportseals, vaults
 from gatehouse.errors import GatehouseError
 from gatehouse.proof import results, seal
 from gatehouse.proof.results import Check, Run
@@ -224,7 +224,7 @@ def test_runs_that_are_too_old_to_be_kept_are_not_missed(tmp_path: Path, monkeyp
 def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> House:
     made = a_house(tmp_path)
     monkeypatch.setattr(vaults, "open_vault", lambda _: made.vault())
-    monkeypatch.setattr(reportseals, "ROOT", tmp_path)
+    monkeypatch.setattr(inventory, "ROOT", tmp_path)
     monkeypatch.setattr(tasks, "_site", lambda _: made.site)
     return made
 

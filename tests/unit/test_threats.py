@@ -107,8 +107,8 @@ def test_one_check_that_failed_is_not_outweighed_by_others() -> None:
 def test_what_stands_in_the_last_run_is_taken_and_a_broken_file_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    site = load("lab", ROOT)
-    monkeypatch.setattr("deploy.threats.ROOT", tmp_path)
+    site = load("lab", ROOT).model_copy(update={"state": None})
+    monkeypatch.setattr("deploy.inventory.ROOT", tmp_path)
     assert "Nothing was proven yet" in threat_model(site, "markdown")
     made = Run("lab", "1")
     made.add(Check("ssh.no-root", "no root", "gateway", None, "failed", reason="root was let in"))
