@@ -441,7 +441,8 @@ TIERS = {
     "unit": ("tests/unit", "-n", "auto", "--dist", "loadfile"),
     "roles": ("tests/roles",),
     "device": ("tests/device",),
-    "lab": ("tests/lab",),
+    # Two labs at a time (tests/lab/conftest.py). What fails there is made once more, and told either way.
+    "lab": ("tests/lab", "-n", "2", "--dist", "loadfile", "--reruns", "1"),
     "sabotage": (SABOTAGE,),
     "vm": ("tests/vm",),
 }

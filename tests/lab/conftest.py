@@ -5,6 +5,7 @@ With `-n 2` each of pytest's workers has a lab of its own, in a network of its o
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import subprocess
@@ -17,6 +18,7 @@ import pytest
 import lab
 import tasks
 from deploy import enrolment, tools
+from deploy.environments import EnvironmentRefused, environment
 from deploy.inventory import ROOT
 from gatehouse.identity.candidates import Request
 from lab import engine, images, simulator
@@ -28,6 +30,7 @@ CLONE_NEWNET = 0x40000000  # unshare(2); Python has it from 3.12
 SAID = pytest.StashKey[list[str]]()
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_configure(config: pytest.Config) -> None:
     """Makes what the workers share before they start, and each worker's network."""
     config.stash[SAID] = []
@@ -39,6 +42,8 @@ def pytest_configure(config: pytest.Config) -> None:
         subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
     elif getattr(config.option, "numprocesses", None):
         tools.ensure(print)
+        with contextlib.suppress(EnvironmentRefused):  # what needs it says so
+            environment("sslyze", print, built="sslyze")
         # An engine that a worker started would have the worker's network, and so no way out.
         client = engine.connect(print)
         for debian in CODENAMES:
@@ -67,15 +72,19 @@ def pytest_testnodedown(node: Any) -> None:
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     """Says at once what failed: the rest may take half an hour."""
-    if report.failed and not os.environ.get("PYTEST_XDIST_WORKER"):
+    if report.outcome in ("failed", "rerun") and not os.environ.get("PYTEST_XDIST_WORKER"):
         why = getattr(report.longrepr, "reprcrash", report.longrepr)
-        print(f"\n{report.nodeid} ({report.when}): {why}", flush=True)
+        more = ": made once more" if report.outcome == "rerun" else ""
+        print(f"\n{report.nodeid} ({report.when}): {why}{more}", flush=True)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Tells it."""
+    """Tells it, and what a test that was made once more had found the first time."""
     for text in config.stash[SAID]:
         terminalreporter.write_line(text)
+    for report in terminalreporter.getreports("rerun"):
+        terminalreporter.write_sep("_", f"made once more: {report.nodeid} ({report.when})")
+        terminalreporter.write_line(report.longreprtext)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -94,9 +94,9 @@ class Gateway:
         wait(lambda: self.ask(command).returncode == 0, f"{self.host}: {command}", seconds)
 
 
-def wait(condition: Callable[[], bool], what: str, seconds: float = 60) -> None:
-    """Wait until a condition holds."""
+def wait(condition: Callable[[], bool], what: str, seconds: float = 60, about: Callable[[], str] = lambda: "") -> None:
+    """Wait until a condition holds; `about` says how things stand where it doesn't."""
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, f"{what}: not so after {seconds} s"
+        assert time.monotonic() < deadline, f"{what}: not so after {seconds} s {about()}"
         time.sleep(0.1)

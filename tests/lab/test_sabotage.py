@@ -16,7 +16,8 @@ from lab.sabotage.report import Report, table
 from tests.checkout import Checkout
 from tests.lab.gateways import Gateway
 
-pytestmark = pytest.mark.timeout(5400)
+# A sabotage that was not caught is not made again: that would hide it.
+pytestmark = [pytest.mark.timeout(5400), pytest.mark.flaky(reruns=0)]
 
 
 @pytest.fixture(scope="module")
