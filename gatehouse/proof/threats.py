@@ -222,7 +222,8 @@ def _flows(site: Site, gateway: str, view: _Verdicts) -> Iterator[DataFlow]:
                 continue  # the listener at its end says the same, and who may use it
             yield DataFlow(
                 source, destination, "", f.data, f.encryption, f.authentication,
-                _kept(f.encryption, _vouched(f.authentication)), f.compromise, not {source, destination} <= inside, (),
+                f.integrity or _kept(f.encryption, _vouched(f.authentication)), f.compromise,
+                not {source, destination} <= inside, (),
             )  # fmt: skip
     for way in policy.forward:
         named = policy.destinations.get(way.destination)

@@ -47,7 +47,10 @@ class Listener(Declaration):
 
 
 class Flow(Declaration):
-    """Data on its way: from where to where, protected how, and what a compromise means. Listeners imply their own."""
+    """Data on its way: from where to where, protected how, and what a compromise means. Listeners imply their own.
+
+    `integrity` is what keeps the data from being changed on the way, where that is not the encryption.
+    """
 
     source: str
     destination: str
@@ -55,6 +58,7 @@ class Flow(Declaration):
     encryption: str
     authentication: str
     compromise: str
+    integrity: str = ""
 
 
 class Secret(Declaration):

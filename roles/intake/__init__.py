@@ -17,6 +17,7 @@ service = Service(
             encryption="tls",
             authentication="client certificate of the site's PKI; each message by its device's HMAC key",
             compromise="telemetry is read, or kept from the database; it can't be forged without a device's key",
+            integrity="TLS, and an HMAC over each message from the device to here",
         ),
         Flow(
             source="intake",

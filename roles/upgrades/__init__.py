@@ -15,6 +15,7 @@ service = Service(
             encryption="none",
             authentication="signatures of Debian's archive keys on the package lists",
             compromise="a mirror can withhold updates until the lists expire, not forge one",
+            integrity="signatures of Debian's archive keys",
         ),
     ),
 )

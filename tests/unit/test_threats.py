@@ -92,6 +92,7 @@ def test_a_flow_without_encryption_is_not_called_whole_for_nothing() -> None:
     made = threats.model(site, next(iter(site.gateways)), None)
     updates = next(f for f in made.flows if f.source == "upgrades")
     assert not updates.encrypted and "archive keys" in updates.integrity
+    assert any("an HMAC over each message" in f.integrity for f in made.flows if f.destination == "intake")
     names = next(f for f in made.flows if f.source == "dnsmasq")
     assert not names.authenticated and names.integrity == "none"
 
