@@ -78,5 +78,6 @@ site = Site(
     programs={"homeassistant": {"reads": ["devices/+/telemetry/#", "devices/+/status"]}},
     psk=True,
     api=True,
+    updates=True,
     devices=read_registry(_registry if _registry.exists() else _first),
 )

@@ -108,12 +108,12 @@ SABOTAGES = (
         name="half-an-upgrade",
         title="An upgrade was interrupted: packages are unpacked and not set up",
         breaks="""
-            for package in sudo procps nmap; do
+            for package in sudo procps nmap nginx; do
                 edit /var/lib/dpkg/status "/^Package: $package\\$/,/^\\$/s/ok installed/ok half-configured/"
             done
         """,
-        catches=("host.runs-{base,kernel,probe}",),
-        may={"host.runs-ssh": "it needs one of these packages, too"},
+        catches=("host.runs-{base,kernel,probe,updates}",),
+        may={"host.runs-{ssh,nginx}": "it needs one of these packages, too"},
     ),
     Sabotage(
         name="kernel-trusts-routes",

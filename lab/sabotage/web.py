@@ -5,6 +5,7 @@ from __future__ import annotations
 from lab.sabotage.model import Sabotage
 
 _ELSEWHERE = "{iot,guest,internal,internet}"
+_NO_DEVICES = "{management,guest,internal,internet}"
 _SILENT = "it answers nobody, so silence elsewhere proves nothing"
 _BEHIND = {"dashboards.*": "the dashboards are behind it", "api.*": "the device API is behind it"}
 
@@ -17,11 +18,13 @@ SABOTAGES = (
             "host.runs-nginx",
             "gateway.nginx.https-from-management",
             "gateway.nginx.http-from-{management,internet}",
+            "gateway.updates.updates-from-iot",
         ),
         may={
+            f"gateway.updates.updates-from-{_NO_DEVICES}": _SILENT,
             f"gateway.nginx.https-from-{_ELSEWHERE}": _SILENT,
             "gateway.nginx.http-from-{iot,guest,internal}": _SILENT,
-            "scan.tcp-from-{management,internet}": "a declared port is closed",
+            "scan.tcp-from-{iot,management,internet}": "a declared port is closed",
             "web.*": "it answers nobody",
             "keys.known": "nobody shows the certificate that a key is known by",
             **_BEHIND,
@@ -30,19 +33,20 @@ SABOTAGES = (
     ),
     Sabotage(
         name="front-for-all",
-        title="The HTTPS front listens on every address, and the firewall lets everybody to it",
+        title="The HTTPS front and the update server listen on every address, and the firewall lets everybody to it",
         breaks=r"""
-            for file in nginx.conf $(cd $WEB && ls names/*.conf); do
+            for file in nginx.conf updates/updates.conf $(cd $WEB && ls names/*.conf); do
                 edit $WEB/$file 's/listen [0-9.]+:/listen *:/; s/listen \[[0-9a-f:]+\]:/listen [::]:/'
                 awk '/server [{]/ { split("", seen) } !(/listen / && seen[$0]++)' $WEB/$file >/run/sabotage.front
                 cat /run/sabotage.front >$WEB/$file
             done
             systemctl restart nginx.service
-            admit input 'fib daddr . iif type local tcp dport { 80, 443 } counter accept'
+            admit input 'fib daddr . iif type local tcp dport { 80, 443, 8444 } counter accept'
         """,
         catches=(
             f"gateway.nginx.https-from-{_ELSEWHERE}",
             "gateway.nginx.http-from-{iot,guest,internal}",
+            f"gateway.updates.updates-from-{_NO_DEVICES}",
         ),
         may={
             "scan.{tcp,other-addresses}-from-*": "what answers is open to a scan, too",

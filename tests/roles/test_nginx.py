@@ -142,10 +142,11 @@ def ask(target: Target, method: str, path: str, **headers: str) -> http.client.H
     return answer
 
 
+@pytest.mark.parametrize("updates", [False, True])
 def test_nginx_accepts_what_is_rendered_and_refuses_what_is_broken(
-    target: Callable[..., Target], tmp_path: Path
+    target: Callable[..., Target], tmp_path: Path, updates: bool
 ) -> None:
-    folder = staged(target(), tmp_path)
+    folder = staged(target(updates=updates), tmp_path)
     assert accepted(folder).returncode == 0, accepted(folder).stderr
     configuration = Path(f"{folder}{files.CONFIGURATION}")
     configuration.write_text(configuration.read_text().replace("server_tokens", "server_tokkens"))
