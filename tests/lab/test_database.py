@@ -12,14 +12,14 @@ pytestmark = pytest.mark.timeout(900)
 
 STEWARD = "python3 -B /usr/lib/gatehouse/database"
 DEVICES = ("erased-01", "kept-02")
-# As the intake writes: over TLS, with its own credential. Two points a device, a minute apart.
+# As the intake writes: over TLS, with its own credential, which may name its user. Two points a device, a minute apart.
 WRITE = """
 import base64, http.client, socket, ssl, sys, time
-secret = open("/etc/gatehouse/database/intake.credential").read().strip()
+user, _, secret = open("/etc/gatehouse/database/intake.credential").read().strip().rpartition(":")
 tls = ssl.create_default_context(cafile="/etc/gatehouse/database/ca.crt")
 connection = http.client.HTTPSConnection("influxdb.lab.internal", 8086)
 connection.sock = tls.wrap_socket(socket.create_connection(("127.0.0.1", 8086)), server_hostname=connection.host)
-both = base64.b64encode(f"intake:{secret}".encode()).decode()
+both = base64.b64encode(((user or "intake") + ":" + secret).encode()).decode()
 headers, now = {"Authorization": f"Basic {both}"}, time.time_ns()
 times = [now - minutes * 60 * 10**9 for minutes in (1, 2)]
 lines = [f"telemetry,device={device},kind=climate temperature=21.5 {t}" for device in sys.argv[1:] for t in times]

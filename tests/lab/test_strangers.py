@@ -1,0 +1,110 @@
+"""What ssh-audit and nmap find on the lab's gateway: they know nothing of the kit. sslyze has a file of its own."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from xml.etree.ElementTree import Element, fromstring
+
+import pytest
+
+import lab
+from gatehouse.site import derive
+from gatehouse.site.pages import hosts
+from gatehouse.site.policy import InputRule
+from lab.topology import HOST_OF
+from tests.checkout import Checkout
+from tests.lab.gateways import Gateway
+
+pytestmark = pytest.mark.timeout(300)
+
+MANAGEMENT = "10.10.20.1"
+SSHD = "/etc/ssh/sshd_config.d/10-gatehouse.conf"
+# What ssh-audit warns of and stays, with the reason. Anything else that it fails or warns of is a failure here.
+QUANTUM = "does not provide protection against post-quantum attacks"
+REVIEWED = {
+    # It stands behind the hybrid ones; without it clients without a post-quantum key exchange can't get in at all.
+    ("kex", "curve25519-sha256", QUANTUM),
+    ("kex", "curve25519-sha256@libssh.org", QUANTUM),
+}
+
+
+def ssh_audit() -> set[tuple[str, str, str]]:
+    """What it fails or warns of: kind, algorithm, why. The rate of connections is left out: it would open hundreds."""
+    program = Path(sys.executable).with_name("ssh-audit")
+    done = subprocess.run(
+        [program, "--skip-rate-test", "-jj", "-p", "22", MANAGEMENT], capture_output=True, text=True, timeout=60
+    )
+    said = json.loads(done.stdout)
+    assert all(said[kind] for kind in ("kex", "key", "enc", "mac")), said
+    return {
+        (kind, each["algorithm"], why)
+        for kind in ("kex", "key", "enc", "mac")
+        for each in said[kind]
+        for level in ("fail", "warn")
+        for why in each["notes"].get(level, ())
+    } | {("cve", each["name"], each["description"]) for each in said["cves"]}
+
+
+def test_ssh_audit_finds_nothing_but_what_was_reviewed(gateway: Gateway) -> None:
+    assert ssh_audit() == REVIEWED
+
+
+def test_ssh_audit_does_find_what_is_weak(gateway: Gateway) -> None:
+    gateway.is_hardened = False
+    gateway(f"sed -i -E 's/^MACs .*/&,hmac-sha1/; s/^Ciphers .*/&,aes128-cbc/' {SSHD} && systemctl reload ssh")
+    found = {(kind, algorithm) for kind, algorithm, _ in ssh_audit()}
+    assert {("mac", "hmac-sha1"), ("enc", "aes128-cbc")} <= found
+    gateway.converge()
+
+
+def suites(gateway: Gateway, rule: InputRule) -> tuple[dict[str, dict[str, str]], str]:
+    """What nmap's ssl-enum-ciphers finds from the rule's segment: grades by protocol and suite, and the worst grade.
+
+    Nothing at an open port that agrees with nobody who has no key of its own.
+    """
+    command = ["nmap", "-Pn", "-n", "-oX", "-", "--script", "+ssl-enum-ciphers", "-p", str(rule.listener.port)]
+    # The HTTPS front answers nobody who asks for no name.
+    command += ["--script-args", f"tls.servername={hosts(gateway.checkout.site, 'gateway')[0].name}"]
+    done = lab.run(gateway.name, HOST_OF[rule.segment], [*command, str(rule.addresses[0])], timeout=120)
+    assert done.returncode == 0, done.stderr
+    report = fromstring(done.stdout)  # noqa: S314
+    state, script = report.find(".//port/state"), report.find(".//script[@id='ssl-enum-ciphers']")
+    assert state is not None and state.get("state") == "open", done.stdout
+    if script is None:
+        return {}, ""
+    found: dict[str, dict[str, str]] = {}
+    for protocol in (each for each in script.findall("table")):
+        offered = protocol.findall("table[@key='ciphers']/table")
+        found[str(protocol.get("key"))] = {text(each, "name"): text(each, "strength") for each in offered}
+    return found, text(script, "least strength")
+
+
+def text(element: Element, key: str) -> str:
+    found = element.find(f"elem[@key='{key}']")
+    assert found is not None and found.text
+    return found.text
+
+
+def test_nmap_grades_every_tls_port_with_an_a(gateway: Gateway, here: Checkout) -> None:
+    rules = [rule for rule in derive(here.site, "gateway").input if rule.listener.encryption == "tls"]
+    once = {rule.listener.port: rule for rule in rules if rule.segment in HOST_OF}
+    assert {443, 8883} <= set(once) >= {rule.listener.port for rule in rules}
+    for port, rule in once.items():
+        found, worst = suites(gateway, rule)
+        if rule.listener.only_with == "psk":
+            assert found == {}, port
+            continue
+        assert set(found) <= {"TLSv1.2", "TLSv1.3"} and worst == "A", (port, found)
+        assert found and all(found.values()), (port, found)
+
+
+def test_nmap_does_find_what_is_weak(gateway: Gateway, here: Checkout) -> None:
+    gateway.is_hardened = False
+    weak = "s/ssl_protocols .*/ssl_protocols TLSv1.1 TLSv1.2;/; s/ssl_ciphers .*/ssl_ciphers ALL:@SECLEVEL=0;/"
+    gateway(f"sed -i '{weak}' /etc/gatehouse/web/nginx.conf && systemctl reload nginx && sleep 1")
+    (rule, *_) = [rule for rule in derive(here.site, "gateway").input if rule.listener.port == 443]
+    assert "TLSv1.1" in suites(gateway, rule)[0]
+    gateway.converge()
