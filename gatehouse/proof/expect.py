@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 from typing import Any
 
+from gatehouse.proof.sockets import Connection
 from gatehouse.site import INTERNET, Listener, Policy, Service, Site
 
 Probe = dict[str, Any]
@@ -204,6 +205,31 @@ def admitted(policy: Policy, segment: str, transport: str) -> set[str]:
     return {
         rule.listener.label for rule in policy.input if rule.segment == segment and rule.listener.transport == transport
     }
+
+
+def callers(site: Site, gateway: str) -> set[str]:
+    """The units, without their kind, that a flow of theirs lets call whom they need outside of the gateway."""
+    inside = {service.name for service in site.services_of(gateway)} | {"gateway"}
+    return {
+        unit.rpartition(".")[0]
+        for service in site.services_of(gateway)
+        if any(f.source in inside and f.destination not in inside for f in service.flows)
+        for unit in service.units
+    }
+
+
+def undeclared(site: Site, gateway: str, own: Collection[str], found: Iterable[Connection]) -> list[Connection]:
+    """Connections that neither a listener nor a flow accounts for. `own` are the gateway's addresses."""
+    ports = {split(offer.listener.label) for offer in offers(site, gateway)}
+    ports |= {split(label) for label in own_clients(site, gateway)}
+    units = callers(site, gateway)
+    return [
+        each
+        for each in found
+        if (each.port, each.transport) not in ports
+        and not (each.peer in own and (each.peer_port, each.transport) in ports)
+        and each.unit.rpartition(".")[0] not in units
+    ]
 
 
 def own_clients(site: Site, gateway: str) -> list[str]:

@@ -17,6 +17,10 @@ _UDP = (
     "import socket as s, sys; u = s.socket(s.AF_INET6, s.SOCK_DGRAM); u.bind(('::', int(sys.argv[1])))\n"
     "while True: u.sendto(b'here', u.recvfrom(2048)[1])"
 )
+_CALLS = (
+    "import socket as s, sys, time; u = s.socket(s.AF_INET, s.SOCK_DGRAM); "
+    "u.connect((sys.argv[1], int(sys.argv[2]))); time.sleep(3600)"
+)
 
 SABOTAGES = (
     # The ruleset on disk edited and loaded: first those that load all of it.
@@ -131,6 +135,13 @@ SABOTAGES = (
         breaks=f'stray socket "{_TCP}" 9090',
         catches=("gateway.sockets",),
         ends="gone socket",
+    ),
+    Sabotage(
+        name="stray-caller",
+        title="A program that nobody declared calls somebody on the internet",
+        breaks=f'stray caller "{_CALLS}" 198.51.100.7 53',
+        catches=("gateway.connections",),
+        ends="gone caller",
     ),
     Sabotage(
         name="ssh-for-all",

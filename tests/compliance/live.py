@@ -29,7 +29,7 @@ from gatehouse.proof.channel import Agent, ProbeError
 from gatehouse.proof.credentials import CUT_OFF_HARDWARE, OTHER_PROBE, PROBE, Shown, foreign_anchor, shown
 from gatehouse.proof.expect import Offer, Place, split
 from gatehouse.proof.observation import Observation
-from gatehouse.proof.sockets import Socket, sockets
+from gatehouse.proof.sockets import Connection, Socket, connections, sockets
 from gatehouse.site import INTERNET, Listener, Policy, Site, derive
 from roles import influxdb
 from roles.intake.files import METRICS, probe_key
@@ -350,6 +350,17 @@ class Live:
             )
             looks.append(sockets(str(answers[expect.GATEWAY][0].result.get("output", ""))))
         return [socket for socket in looks[0] if socket in looks[1]]
+
+    @once
+    def connections(self) -> list[Connection]:
+        """What the gateway has a connection with. Looked at twice: what only the suite's own questions open is gone."""
+        looks = []
+        for _ in range(2):
+            answers = self.ask(
+                {expect.GATEWAY: [{"kind": "run", "argv": ["ss", "-H", "-t", "-u", "-n", "-p", "--cgroup"]}]}
+            )
+            looks.append(connections(str(answers[expect.GATEWAY][0].result.get("output", ""))))
+        return [each for each in looks[0] if each in looks[1]]
 
     @once
     def scans(self) -> dict[tuple[str, str, str], Observation]:

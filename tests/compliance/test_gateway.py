@@ -190,3 +190,17 @@ def test_every_socket_that_listens_is_declared(live, evidence):
     units = {unit for service in live.site.services_of(live.name) for unit in service.units}
     strays = [s for s in found if s.label not in declared and not (s.asks and s.unit in units)]
     assert not strays, f"not declared: {', '.join(f'{s.label} at {s.address} ({s.program})' for s in strays)}"
+
+
+@pytest.mark.check("gateway.connections")
+def test_every_connection_of_the_gateway_is_declared(live, evidence):
+    """Whoever the gateway has a connection with, a declared listener or a declared flow accounts for it."""
+    found = live.connections
+    for each in found:
+        evidence({"from": expect.GATEWAY, "sent": "ss -tunp", "got": str(each)})
+    # The question itself came over SSH: where not even that is seen, nothing was looked at.
+    ssh = live.site.ssh.port
+    assert any(each.port == ssh for each in found), "not one connection was found, not even that of SSH"
+    own = {expect.LOOPBACK, "::1", *(a for place in live.places.values() for a in place.gateway)}
+    strays = expect.undeclared(live.site, live.name, own, found)
+    assert not strays, f"not declared: {', '.join(map(str, strays))}"

@@ -22,10 +22,10 @@ from gatehouse.proof.credentials import (
     newest_revoked,
     shown,
 )
-from gatehouse.proof.expect import Place
+from gatehouse.proof.expect import Place, undeclared
 from gatehouse.proof.observation import Observation
-from gatehouse.proof.sockets import sockets
-from gatehouse.site import ClosedPort, Listener, Service, Site, derive
+from gatehouse.proof.sockets import connections, sockets
+from gatehouse.site import ClosedPort, Flow, Listener, Service, Site, derive
 
 ROOT = Path(__file__).resolve().parents[2]
 KEY = "ssh-ed25519 " + "A" * 68 + " someone"
@@ -37,9 +37,12 @@ def site(**change):
     mqtts = Listener(name="mqtts", port=8883, reachable_from=("iot",), **LISTENER)
     dns = Listener(name="dns", port=53, transport="udp", reachable_from=("iot", "guest"), **LISTENER)
     dhcp = Listener(name="dhcp", port=67, transport="udp", reachable_from=("iot",), broadcast=True, **LISTENER)
+    asks = Flow(
+        source="gateway", destination="internet", data="d", encryption="none", authentication="a", compromise="c"
+    )
     services = (
         Service(name="broker", title="Broker", listeners=(mqtts,), closed=(ClosedPort(port=1883, reason="plain"),)),
-        Service(name="names", title="Names", listeners=(dns, dhcp)),
+        Service(name="names", title="Names", listeners=(dns, dhcp), units=("names.service",), flows=(asks,)),
     )
     networks = {
         "iot": {"interface": "a", "ipv4": "10.1.1.1/24", "ipv6": "fd01::1/64"},
@@ -174,6 +177,31 @@ def test_listening_sockets_are_read():
     assert (chrony.label, chrony.program, chrony.unit, chrony.asks) == ("323/udp", "chronyd", "chrony.service", False)
     assert (dnsmasq.unit, dnsmasq.asks) == ("dnsmasq.service", True)
     assert (ssh.label, ssh.address, ssh.program) == ("22/tcp", "::", "the kernel")
+
+
+OWN = {"127.0.0.1", "::1", "10.1.1.1", "fd01::1"}
+
+
+@pytest.mark.parametrize(
+    ("line", "is_declared"),
+    [
+        ('tcp ESTAB 0 0 10.1.1.1:8883 10.1.1.7:40000 users:(("m",pid=1,fd=2)) cgroup:/broker.service', True),
+        ('tcp ESTAB 0 0 [::ffff:10.1.1.1]:8883 [::ffff:10.1.1.7]:40000 users:(("m",pid=1,fd=2))', True),
+        ('tcp ESTAB 0 0 [fd01::1]:40000 [fd01::1]:8883 users:(("p",pid=1,fd=2)) cgroup:/intake.service', True),
+        ('udp ESTAB 0 0 192.0.2.2:40000 198.51.100.1:53 users:(("d",pid=1,fd=2)) cgroup:/names.service', True),
+        # the same to somebody else's port 8883, over the other transport, of a unit that calls nobody, of no unit
+        ('tcp ESTAB 0 0 192.0.2.2:40000 198.51.100.1:8883 users:(("p",pid=1,fd=2)) cgroup:/intake.service', False),
+        ('udp ESTAB 0 0 10.1.1.1:8883 10.1.1.7:40000 users:(("m",pid=1,fd=2)) cgroup:/broker.service', False),
+        ('udp ESTAB 0 0 192.0.2.2:40000 198.51.100.1:53 users:(("d",pid=1,fd=2)) cgroup:/broker.service', False),
+        ('tcp SYN-SENT 0 1 192.0.2.2:40000 198.51.100.1:443 users:(("x",pid=1,fd=2))', False),
+        # what is over, or only listens, is no connection
+        ("tcp TIME-WAIT 0 0 192.0.2.2:40000 198.51.100.1:443", True),
+        ('tcp LISTEN 0 128 0.0.0.0:2323 0.0.0.0:* users:(("x",pid=1,fd=2))', True),
+    ],
+)
+def test_a_connection_is_declared_by_a_listener_or_by_its_units_flow(line, is_declared):
+    found = undeclared(site(), "gw", OWN, connections(line + "\n"))
+    assert (found == []) is is_declared, found
 
 
 # identities of probes
