@@ -951,6 +951,26 @@ def firmware_published(_: Context, site: str = "lab") -> None:
 
 
 @task(
+    name="status",
+    help={
+        **SITE,
+        "halt": "halt a roll-out of which too many fail (--no-halt: only look)",
+        "json": "print JSON instead of the table",
+    },
+)
+@told
+def firmware_status(_: Context, site: str = "lab", halt: bool = True, json: bool = False) -> None:
+    """Show who runs which firmware, who failed and who is silent; halt what too many fail of. Status 2: have a look."""
+    from deploy import firmwarestatus
+
+    seen = firmwarestatus.look(_site(site), halt)
+    shown = dumps(firmwarestatus.document(seen), indent=1) if json else "\n".join(firmwarestatus.table(seen))
+    print(shown, flush=True)
+    print(*seen.notes, sep="\n", end="\n" * bool(seen.notes), file=sys.stderr)
+    sys.exit(seen.status)
+
+
+@task(
     name="issue",
     help={
         **SITE,
@@ -1079,6 +1099,7 @@ namespace = Collection(
         firmware_rollout,
         firmware_withdraw,
         firmware_published,
+        firmware_status,
         firmware_harden,
         firmware_check_config,
         firmware_fuses,

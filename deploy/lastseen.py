@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import threading
 from datetime import UTC, datetime
 
+from deploy.asking import at_once
 from deploy.remote import connected
-from gatehouse.errors import GatehouseError
 from gatehouse.site import Site
 from roles.mosquitto import files as mosquitto
 
@@ -19,28 +18,14 @@ _LOOKING = 3.0
 
 def last_seen(site: Site) -> tuple[dict[str, datetime], list[str]]:
     """The moments by device, and a line for each gateway of which something is not known, and why."""
-    moments: dict[str, datetime] = {}
-    notes: dict[str, str] = {}
     gateways = dict.fromkeys(device.gateway for device in site.devices)
-
-    def ask(gateway: str) -> None:
-        try:
-            found, note = _of(site, gateway)
-        except GatehouseError as error:
-            found, note = {}, f"{error}: when its devices were last seen is unknown"
-        moments.update(found)
-        notes[gateway] = note
-
-    # Not waited for beyond that: one that hangs in a connection ends with this program.
-    threads = [threading.Thread(target=ask, args=[gateway], daemon=True) for gateway in gateways]
-    end = datetime.now(UTC).timestamp() + PATIENCE
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(max(0, end - datetime.now(UTC).timestamp()))
-    silent = f"no answer within {PATIENCE:.0f} s: when its devices were last seen is unknown"
-    lines = [notes.get(gateway, f"{gateway}: {silent}") for gateway in gateways]
-    return dict(moments), [line for line in lines if line]
+    found, reasons = at_once(gateways, lambda gateway: _of(site, gateway), PATIENCE)
+    moments = {name: moment for known, _ in found.values() for name, moment in known.items()}
+    notes = [
+        f"{reasons[gateway]}: when its devices were last seen is unknown" if gateway in reasons else found[gateway][1]
+        for gateway in gateways
+    ]
+    return moments, [note for note in notes if note]
 
 
 def _of(site: Site, gateway: str) -> tuple[dict[str, datetime], str]:

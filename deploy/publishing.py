@@ -9,7 +9,7 @@ import math
 import re
 import shlex
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -65,21 +65,57 @@ def _resign(site: Site, model: str, version: str, rollout: str) -> None:
     found = _signed(site, model, version).manifest
     if any(found.device):
         raise PublishingError(f"{model} {version}: is for one device; there is nothing to roll out")
-    hours = max(1, math.ceil((found.expires - time.time()) / 3600))
     path = bundles_path(site) / "firmware.signed" / model / f"{version}.bin"
-    for _ in sign_image(site, path, model, version, f"{hours}h", found.minimum_counter, rollout):
+    for _ in sign_image(site, path, model, version, _left(found), found.minimum_counter, rollout):
         pass
+
+
+def _left(found: Manifest) -> str:
+    """How long a manifest is still good, as `firmware.sign` takes it."""
+    hours = max(1, math.ceil((found.expires - time.time()) / 3600))
+    return f"{hours}h" if hours < 10_000 else f"{math.ceil(hours / 24)}d"
+
+
+def halt(site: Site, model: str, version: str, gateways: Sequence[str]) -> Iterator[str]:
+    """Give a release to nobody any more; what became of it, a line each. Raises `PublishingError` if it is still given.
+
+    Its manifest is signed again, for no device: those that have the release are up to date, the others wait, and both
+    see that the server is not frozen. What can't be signed here is withdrawn instead, which takes no key.
+    """
+    try:
+        _resign(site, model, version, "0%")
+        signed = _signed(site, model, version)
+        why = ""
+    except GatehouseError as error:
+        why = str(error)
+    failed = []
+    for gateway in gateways:
+        try:
+            with connected(site, gateway) as remote:
+                if why:
+                    yield f"{gateway}: {model} {version} HALTED: {_withdrawn(remote, model)} ({why})"
+                else:
+                    _bring(remote, signed)
+                    yield f"{gateway}: {model} {version} HALTED: given to no device any more"
+        except GatehouseError as error:
+            failed.append(str(error))
+    if failed:
+        raise PublishingError(f"{model} {version} is NOT HALTED everywhere: {'; '.join(failed)}")
 
 
 def withdraw(site: Site, model: str, log: Log) -> None:
     """Show devices of a model no release any more; those that have taken one keep it. Images go, too."""
     _check(model, "1")
     for gateway in servers(site):
-        folder = shlex.quote(f"{SERVED}/{model}")
-        # The manifest first: no device is sent to an image that is gone.
-        script = f"set -e; if [ -d {folder} ]; then rm -f -- {folder}/{MANIFEST}; rm -rf -- {folder}; echo gone; fi"
         with connected(site, gateway) as remote:
-            log(f"{gateway}: {model} {'withdrawn' if remote.run(script).strip() else 'has nothing published'}")
+            log(f"{gateway}: {model} {_withdrawn(remote, model)}")
+
+
+def _withdrawn(remote: Remote, model: str) -> str:
+    folder = shlex.quote(f"{SERVED}/{model}")
+    # The manifest first: no device is sent to an image that is gone.
+    script = f"set -e; if [ -d {folder} ]; then rm -f -- {folder}/{MANIFEST}; rm -rf -- {folder}; echo gone; fi"
+    return "withdrawn" if remote.run(script).strip() else "has nothing published"
 
 
 def published(site: Site) -> Iterator[str]:
@@ -88,14 +124,11 @@ def published(site: Site) -> Iterator[str]:
     now = int(time.time())
     for gateway in servers(site):
         with connected(site, gateway) as remote:
-            found = remote.run(f"cd {SERVED}{_LIST}").splitlines()
+            found = remote.run(listing()).splitlines()
         if not found:
             yield f"{gateway}: nothing published"
         for line in found:
-            model, data, *images = line.split()
-            there = dict(reversed(image.split("=", 1)) for image in images)
-            shown_data = bytes.fromhex(data[1:])
-            entries = _entries(shown_data)
+            model, entries, there = offers(line)
             if not entries:
                 yield f"{gateway}: {model} BROKEN: no manifest; publish it again"
             for number, entry in enumerate(entries):
@@ -109,6 +142,17 @@ _LIST = (
     ' echo "$d x$(od -An -v -tx1 "$m" | tr -d " \\n")"'
     ' $(cd "$d" && sha256sum -- *.bin 2>/dev/null | sed "s/  /=/"); done'
 )
+
+
+def listing() -> str:
+    """Shell that prints a line for each model that something is published of, as `offers` reads it."""
+    return f"cd {SERVED}{_LIST}"
+
+
+def offers(line: str) -> tuple[str, list[bytes], dict[str, str]]:
+    """A line of `listing`: the model, its manifests (none where the file is no file of manifests), images' digests."""
+    model, data, *images = line.split()
+    return model, _entries(bytes.fromhex(data[1:])), dict(reversed(image.split("=", 1)) for image in images)
 
 
 def _entries(data: bytes) -> list[bytes]:
@@ -189,7 +233,7 @@ def _read(path: Path, most: int) -> bytes:
 def _bring(remote: Remote, signed: Signed) -> str:
     found = signed.manifest
     folder = f"{SERVED}/{found.model}"
-    listed = remote.run(f"cd {SERVED}{_LIST}").splitlines()
+    listed = remote.run(listing()).splitlines()
     words = next((line.split() for line in listed if line.split()[0] == found.model), ["", "x"])
     there = _entries(bytes.fromhex(words[1][1:]))
     kept = _kept(remote.gateway, signed, there)

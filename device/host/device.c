@@ -2,8 +2,8 @@
  * A simulated device, on the library and real sockets. Each call is one start of it:
  *
  *   gatehouse-device DIRECTORY flash IMAGE         from the factory, with this image in slot 0
- *   gatehouse-device DIRECTORY start [OPTION...]   boot loader, proof of a new image, one report; then `check`, if asked
- *     --check       also looks for an update, and installs it
+ *   gatehouse-device DIRECTORY start [OPTION...]   boot loader, proof of a new image, a report; then `check`, if asked
+ *     --check       also looks for an update, and installs it, or reports why not
  *     --cut N       the power fails in the middle of the write after N others; exit status 99
  *     --time N      what its clock shows, in seconds since 1970; `none`: it shows nothing
  *     --hurry       waiting takes no time
@@ -146,6 +146,9 @@ static void read_configuration(void)
     fclose(file);
 }
 
+/* What came last of an update, for the report. */
+static enum gh_result outcome;
+
 /* Reports which version runs, signed, to the broker: that is how a device proves that it works. */
 static enum gh_result reach(void *context, uint32_t within_ms)
 {
@@ -172,8 +175,8 @@ static enum gh_result reach(void *context, uint32_t within_ms)
     snprintf(topic, sizeof topic, "devices/%s/telemetry/firmware", self.name);
     length = (size_t)snprintf(
         (char *)message + GH_MESSAGE_HEADER, sizeof message - GH_MESSAGE_OVERHEAD,
-        "{\"version\": \"%s\", \"counter\": %" PRIu32 ", \"slot\": %u}", image.version,
-        update.state.standing.counter, host.running);
+        "{\"version\": \"%s\", \"counter\": %" PRIu32 ", \"failed\": %" PRIu32 ", \"update\": \"%s\"}", image.version,
+        update.state.standing.counter, update.state.failed_counter, gh_word(outcome));
     signer.key = self.hmac_key;
     signer.number = self.hmac_number;
     if (sequence == 0)
@@ -245,15 +248,23 @@ static int start(int with_check)
     alarm(120); /* the watchdog */
     result = gh_update_begin(&update, &port, &device);
     printf("running %s\nslot %u\nbegin %s\n", image.version, host.running, gh_word(result));
+    outcome = result;
     if (result == GH_TRYING) {
         proved = gh_update_prove(&update, reach, NULL);
         printf("prove %s\n", gh_word(proved));
+        outcome = proved;
+        if (proved == GH_CONFIRMED) /* with the counter that counts from now on */
+            reach(NULL, GH_PROVE_MS);
     } else if (result != GH_INSTALLED) {
         reach(NULL, GH_PROVE_MS);
     }
     printf("counter %" PRIu32 "\n", update.state.standing.counter);
-    if (with_check && proved != GH_REVERTED && result != GH_INSTALLED)
-        printf("check %s\n", gh_word(check()));
+    if (with_check && proved != GH_REVERTED && result != GH_INSTALLED) {
+        outcome = check();
+        printf("check %s\n", gh_word(outcome));
+        if (outcome != GH_INSTALLED) /* then it restarts, and says so with the new image */
+            reach(NULL, GH_PROVE_MS);
+    }
     return 0;
 }
 

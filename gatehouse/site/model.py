@@ -12,6 +12,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstrai
 
 from gatehouse.site.declaration import Listener, Service
 from gatehouse.site.egress import FOREIGN_RESOLVERS, Destination, DestinationName, Limits, Mud
+from gatehouse.site.firmware import Firmware
 from gatehouse.site.waivers import Waiver
 from gatehouse.site.web import Acme, PublicName, Web
 
@@ -396,6 +397,7 @@ class Site(Model):
     psk: bool = False
     api: bool = False
     updates: bool = False
+    firmware: Firmware = Firmware()
     messages: Messages = Messages()
     time: Time = Time()
     database: Database = Database()

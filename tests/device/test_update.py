@@ -6,6 +6,7 @@ import json
 import shutil
 import ssl
 from hashlib import sha256
+from typing import Any
 
 import pytest
 
@@ -45,18 +46,31 @@ def test_a_device_says_what_it_runs_in_signed_telemetry(bench: Bench) -> None:
 
 def test_the_report_is_one_that_the_intake_verifies(bench: Bench) -> None:
     device = bench.device()
-    (topic, message), key = reported(bench, device), bytes.fromhex("11" * 32)
-    found = verify({"pump-02": {1: key}}, topic, message)
-    assert json.loads(found.content) == {"version": "1.0", "counter": 0, "slot": 0}
+    assert said(bench, device, 1) == [{"version": "1.0", "counter": 0, "failed": 0, "update": "ok"}]
 
 
-def reported(bench: Bench, device: Device) -> tuple[str, bytes]:
-    """What a device publishes: from a broker that keeps it for the intake's account."""
-    pki = bench.broker.target.pki
+def test_what_came_of_an_update_is_reported_too(bench: Bench) -> None:
+    device = bench.device()
+    bench.publish("1.1")
+    assert device.check() == "installed"
+    tried, confirmed = said(bench, device, 2)
+    assert tried == {"version": "1.1", "counter": 0, "failed": 0, "update": "trying"}
+    assert confirmed == {"version": "1.1", "counter": 1, "failed": 0, "update": "confirmed"}
+    bench.publish("1.2", "crash")
+    assert (device.check(), device.start().status) == ("installed", CRASHED)
+    back, looked = said(bench, device, 2, "--check")
+    assert back == {"version": "1.1", "counter": 1, "failed": 2, "update": "reverted"}
+    assert looked == {"version": "1.1", "counter": 1, "failed": 2, "update": "failed-before"}
+
+
+def said(bench: Bench, device: Device, count: int, *options: str) -> list[dict[str, Any]]:
+    """What a device publishes at a start, verified: from a broker that keeps it for the intake's account."""
+    pki, key = bench.broker.target.pki, bytes.fromhex("11" * 32)
     with bench.broker.client(pki.client("gatehouse-intake")) as intake:
         intake.subscribe("devices/+/telemetry/+")
-        assert device.start().broker == "ok"
-        return intake.next_message()
+        assert device.start(*options).broker == "ok"
+        messages = [intake.next_message() for _ in range(count)]
+    return [json.loads(verify({"pump-02": {1: key}}, topic, message).content) for topic, message in messages]
 
 
 @pytest.mark.parametrize("behaviour", ["mute", "crash"])

@@ -17,6 +17,7 @@ import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,21 @@ class Influx:
         wanted = hashlib.sha512(token.encode()).hexdigest()
         found = (a for a in self.authorizations.values() if a["hash"] == wanted and a["status"] == "active")
         return next(found, None)
+
+
+def _last_as_text(points: list[dict[str, str]]) -> str:
+    """The last value of each field of each device, as `last() |> toString()` gives them."""
+    last: dict[tuple[str, str], tuple[int, str]] = {}
+    for point in points:
+        _, fields, nanoseconds = point["line"].split(" ")
+        for name, _, value in (field.partition("=") for field in fields.split(",")):
+            key, moment = (point["device"], name), int(nanoseconds)
+            last[key] = max(last.get(key, (0, "")), (moment, value.strip('"').removesuffix("i")))
+    rows = []
+    for (device, name), (moment, value) in last.items():
+        shown = datetime.fromtimestamp(moment / 10**9, UTC).isoformat().replace("+00:00", "Z")
+        rows.append(f",_result,0,{shown},{device},{name},{value}")
+    return "\r\n".join([",result,table,_time,device,_field,_value", *rows, ""]) if rows else "\r\n"
 
 
 def _rule(rule: dict[str, Any]) -> dict[str, Any]:
@@ -218,7 +234,7 @@ class _Handler(BaseHTTPRequestHandler):
             raise Refused(403, "insufficient permissions for write")
         for line in text.decode().splitlines():
             tags = dict(tag.split("=", 1) for tag in line.split(" ")[0].split(",")[1:])
-            self.influx.points.append({"bucket": bucket["name"], **tags})
+            self.influx.points.append({"bucket": bucket["name"], "line": line, **tags})
         return 204, ""
 
     def _query(self, who: dict[str, Any] | None, given: dict[str, str], text: bytes) -> tuple[int, Any]:
@@ -228,6 +244,8 @@ class _Handler(BaseHTTPRequestHandler):
         if not self._may(who, "read", bucket):
             raise Refused(404, f'failed to initialize execute state: could not find bucket "{bucket["name"]}"')
         rows = [point for point in self.influx.points if point["bucket"] == bucket["name"]]
+        if 'r.kind == "firmware"' in flux:
+            return 200, _last_as_text([point for point in rows if point.get("kind") == "firmware"])
         if "unique(" in flux:
             column, values = "device", sorted({point["device"] for point in rows})
         else:

@@ -280,6 +280,25 @@ def test_what_is_erased_is_found_no_more_and_the_others_stay(database: Database)
     assert engine.devices() == ["pump-02"]
 
 
+def test_the_last_report_of_firmware_is_whole_and_of_one_moment(database: Database) -> None:
+    def line(device: str, fields: str, second: int, kind: str = "firmware") -> dict[str, str]:
+        text = f"telemetry,device={device},kind={kind} seq=7i,{fields} {second * 10**9 + 5 * 10**6}"
+        return {"bucket": "gatehouse", "device": device, "kind": kind, "line": text}
+
+    assert database.engine().firmware() == {}
+    database.influx.points += [
+        line("pump-01", 'version="1.1",counter=2,failed=0,update="confirmed"', 200),
+        line("pump-01", 'version="1.0",counter=1,failed=0,update="ok"', 100),
+        line("pump-02", 'version="1.0",counter=1,update="failed-before"', 100),
+        line("pump-02", 'version="1.0",counter=1', 300),
+        line("pump-03", 'version="9.9",counter=9', 300, "climate"),
+    ]
+    assert database.engine().firmware() == {
+        "pump-01": {"time": 200.005, "version": "1.1", "counter": 2, "failed": 0, "update": "confirmed"},
+        "pump-02": {"time": 300.005, "version": "1.0", "counter": 1},
+    }
+
+
 @pytest.mark.parametrize("name", ['x" or r.device != "', "x' OR '1'='1", "", "UPPER", "a b", "-a", "x" * 64])
 def test_what_is_no_device_s_name_gets_into_no_query(database: Database, name: str) -> None:
     database.write("kitchen-01")

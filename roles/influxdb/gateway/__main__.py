@@ -6,6 +6,7 @@ settle      makes it as declared
 devices     the names of the devices that something is stored of
 count NAME  how many points of a device a query finds
 erase NAME  deletes them
+firmware    what each device has reported last of its firmware, as JSON
 tries WHO   reads a login of WHO (`admin`, or a consumer) and prints whether it works: `taken` or `refused`
 backup      writes the whole database to standard output, as a compressed tar
 restore     replaces the whole database by such a tar from standard input
@@ -13,6 +14,7 @@ restore     replaces the whole database by such a tar from standard input
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 
@@ -82,6 +84,11 @@ def erase(settings: Settings, name: str) -> None:
     print(before, database.count(name))
 
 
+def firmware(settings: Settings) -> None:
+    """On one line."""
+    print(json.dumps(engine(settings).firmware()))
+
+
 def tries(settings: Settings, account: str) -> None:
     """Whether a login works; it comes on standard input, where no list of processes shows it."""
     if account != ADMIN and account not in settings.passwords:
@@ -97,6 +104,7 @@ COMMANDS = {
     "devices": devices,
     "count": count,
     "erase": erase,
+    "firmware": firmware,
     "tries": tries,
     "backup": copies.backup,
     "restore": copies.restore,

@@ -24,6 +24,8 @@ FIRST_ADMINISTRATOR = "gatehouse-admin"
 PATIENCE = 60  # seconds: an engine that has much to read at its start answers late
 # What names a device: its certificate's common name. Nothing else is ever put into a query.
 DEVICE = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+# What devices tell of their firmware, under the kind `firmware`.
+FIRMWARE = ("version", "counter", "failed", "update")
 
 
 class Trouble(Exception):

@@ -8,10 +8,11 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any
 from urllib.parse import urlencode
 
-from common import ADMIN, Answer, Http, Settings, Trouble, device, keep, kept, login
+from common import ADMIN, FIRMWARE, Answer, Http, Settings, Trouble, device, keep, kept, login
 
 CONSUMERS = ("intake", "collector", "dashboards")
 MESSAGES, SUMMARIES = "messages", "summaries"
@@ -165,6 +166,17 @@ class Engine:
     def devices(self) -> list[str]:
         """The names of all devices that there is anything of."""
         return sorted({row[1] for row in self.rows('SHOW TAG VALUES WITH KEY = "device"')})
+
+    def firmware(self) -> dict[str, dict[str, Any]]:
+        """What each device has reported last of its firmware; `time` in seconds since 1970."""
+        fields = ", ".join(f'"{name}"' for name in FIRMWARE)
+        query = f'SELECT {fields} FROM "{MESSAGES}"."telemetry" WHERE "kind" = \'firmware\' GROUP BY "device"'
+        found: dict[str, dict[str, Any]] = {}
+        for series in self.series(f"{query} ORDER BY time DESC LIMIT 1"):
+            moment, *values = series["values"][0]
+            said = {name: value for name, value in zip(FIRMWARE, values, strict=True) if value is not None}
+            found[series["tags"]["device"]] = {"time": datetime.fromisoformat(moment).timestamp(), **said}
+        return found
 
     # questions
 

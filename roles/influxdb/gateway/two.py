@@ -15,10 +15,11 @@ import csv
 import io
 import json
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any
 from urllib.parse import urlencode
 
-from common import ADMIN, Answer, Http, Settings, Trouble, device, generation, kept
+from common import ADMIN, FIRMWARE, Answer, Http, Settings, Trouble, device, generation, kept
 from tokens import Shelf
 
 READY = "/health"
@@ -231,6 +232,23 @@ class Engine:
         buckets = self._devices_buckets
         return sorted({row["device"] for bucket in buckets for row in self._query(flux.replace("{bucket}", bucket))})
 
+    def firmware(self) -> dict[str, dict[str, Any]]:
+        """What each device has reported last of its firmware; `time` in seconds since 1970."""
+        # As texts, for a table has columns of one type; and what a report before the last one said is not of it.
+        flux = (
+            f'from(bucket: "{self._settings.database}") |> {ALWAYS}'
+            ' |> filter(fn: (r) => r._measurement == "telemetry" and r.kind == "firmware")'
+            ' |> last() |> toString() |> keep(columns: ["_time", "device", "_field", "_value"]) |> group()'
+        )
+        found: dict[str, dict[str, Any]] = {}
+        for row in sorted(self._query(flux), key=lambda row: datetime.fromisoformat(row["_time"])):
+            moment, name, value = datetime.fromisoformat(row["_time"]).timestamp(), row["_field"], row["_value"]
+            if found.get(row["device"], {}).get("time") != moment:
+                found[row["device"]] = {"time": moment}
+            if name in FIRMWARE:
+                found[row["device"]][name] = _number(value) if name in ("counter", "failed") else value
+        return found
+
     # questions
 
     @property
@@ -314,6 +332,14 @@ class Engine:
         if answer.status >= 300:
             raise Trouble(f"the database refuses {what}: {answer.status} {answer.json().get('message', '')}".strip())
         return answer
+
+
+def _number(text: str) -> float | str:
+    """What a text says, or the text where that is no number."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 def _limits(bucket: dict[str, Any]) -> tuple[int, int]:

@@ -1,0 +1,38 @@
+"""Asks several gateways the same thing at once; what does not answer soon is left out."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
+from gatehouse.errors import GatehouseError
+
+Answer = TypeVar("Answer")
+
+
+def at_once(
+    gateways: Iterable[str], ask: Callable[[str], Answer], seconds: float
+) -> tuple[dict[str, Answer], dict[str, str]]:
+    """What each gateway answers, and of the others why there is nothing, after `seconds` at the most."""
+    names = list(dict.fromkeys(gateways))
+    answers: dict[str, Answer] = {}
+    reasons: dict[str, str] = {}
+
+    def one(gateway: str) -> None:
+        try:
+            answers[gateway] = ask(gateway)
+        except GatehouseError as error:
+            reasons[gateway] = str(error)
+
+    # Not waited for beyond that: one that hangs in a connection ends with this program.
+    threads = [threading.Thread(target=one, args=[gateway], daemon=True) for gateway in names]
+    end = time.monotonic() + seconds
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(max(0, end - time.monotonic()))
+    answered = {name: answers[name] for name in names if name in answers}
+    silent = {name: f"{name}: no answer within {seconds:.0f} s" for name in names if name not in answered}
+    return answered, {name: reasons.get(name, why) for name, why in silent.items()}
