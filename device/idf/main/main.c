@@ -108,7 +108,7 @@ static enum gh_result reach(void *context, uint32_t within_ms)
 
 static enum gh_result check(void)
 {
-    const struct gh_tls_settings settings = settings_for(identity.update_host, 443);
+    const struct gh_tls_settings settings = settings_for(identity.update_host, CONFIG_GATEHOUSE_UPDATE_PORT);
     struct gh_stream stream;
     enum gh_result result = gh_tls_prepare(&tls, &port, &settings, &stream);
 
