@@ -243,7 +243,12 @@ def _bring(remote: Remote, signed: Signed) -> str:
         return f"{found.model} {found.version} is published already"
     if not same:
         _put(remote, f"{folder}/{image}", signed.image)
-    _put(remote, f"{folder}/{MANIFEST}", b"".join([signed.data, *kept]))
+    try:
+        _put(remote, f"{folder}/{MANIFEST}", b"".join([signed.data, *kept]))
+    except RemoteError:
+        if not same and f"={image}" not in "".join(words[2:]):
+            remote.run(f"rm -f -- {shlex.quote(f'{folder}/{image}')}")  # no manifest names it
+        raise
     wanted = {image, *(_image(manifests.read(entry)) for entry in kept)}
     if gone := sorted(f"{folder}/{name}" for word in words[2:] if (name := word.partition("=")[2]) not in wanted):
         remote.run(f"rm -f -- {shlex.join(gone)}")

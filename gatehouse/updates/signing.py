@@ -11,7 +11,7 @@ import json
 import re
 import secrets
 from dataclasses import asdict, dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from typing import Any
 
@@ -21,6 +21,8 @@ from gatehouse.updates.image import ESP_IMAGE, RAW, chip_name, read_image
 from gatehouse.updates.keys import FirmwareKeys, KeysError
 from gatehouse.updates.manifest import ANY_CHIP, LARGEST_IMAGE, WHOLE_SHARE, Manifest, signed
 
+CLOCKS = 300
+"""Seconds that the clocks of two machines which sign for one site may differ."""
 _NUMBERS = re.compile(r"[0-9]+")
 
 
@@ -66,6 +68,11 @@ def sign(vault: SecretStore, keys: FirmwareKeys, image: bytes, wish: Wish, now: 
             raise SigningError(
                 f"model '{wish.model}': the image is {_kind(image_format, chip)}, all before it were"
                 f" {_kind(record['image_format'], record['chip'])}; build it so, or give that hardware its own model"
+            )
+        if last and now < int(last["issued"]) - CLOCKS:
+            raise SigningError(
+                f"this machine's clock shows {_moment(now)}, and {wish.model} {last['version']} was signed at"
+                f" {_moment(last['issued'])}: set it, or devices take the new release for one that ends sooner"
             )
         again = _is_again(record["releases"], wish, digest)
         manifest = Manifest(
@@ -127,13 +134,17 @@ def _judge_image(image: bytes, version: str) -> tuple[int, int]:
     if not image:
         raise SigningError("the image has 0 bytes; build it again")
     if len(image) > LARGEST_IMAGE:
-        raise SigningError(f"the image has {len(image):,} bytes; no slot holds more than {LARGEST_IMAGE:,}")
+        raise SigningError(f"the image has more than {LARGEST_IMAGE:,} bytes, which no slot holds; build it smaller")
     head = read_image(image)
     if head is None:
         return RAW, ANY_CHIP
     if head.version and head.version != version:
         raise SigningError(f"the image calls itself {head.version!r}; give that as its version, or build it again")
     return ESP_IMAGE, head.chip
+
+
+def _moment(seconds: int) -> str:
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M} UTC"
 
 
 def _kind(image_format: int, chip: int) -> str:

@@ -142,6 +142,7 @@ class Bench:
         pki = broker.target.pki
         self.server = Server(pki.server("updates", [HOST], ["127.0.0.1"]), pki.trust_chain_for_devices(), place)
         self.now = int(time.time())
+        self.credentials: dict[str, Credential] = {}
 
     def __enter__(self) -> Bench:
         return self
@@ -164,7 +165,7 @@ class Bench:
 
     def device(self, name: str = "pump-02", running: str = "1.0", **changes: Any) -> Device:
         """A device that the factory gave an image and the keys of today; it has installed no release yet."""
-        credential = self.broker.target.pki.device(name)
+        credential = self.credentials[name] = self.broker.target.pki.device(name)
         place = self.place / name
         place.mkdir()
         (place / "ca.pem").write_bytes(self.broker.target.pki.trust_anchor)

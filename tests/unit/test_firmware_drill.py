@@ -44,22 +44,31 @@ def test_the_documented_commands_make_keys_sign_an_image_and_replace_a_key(machi
     [
         ("firmware.keys --replace both", "current or backup"),
         ("firmware.sign nowhere.bin --model relay --version 2.0", "can't be read"),
+        ("firmware.sign empty.bin --model relay --version 2.0", "0 bytes"),
+        ("firmware.sign huge.bin --model relay --version 2.0", "no slot holds"),
         ("firmware.sign y.bin --model relay --version 2.0 --expires soon", "--expires soon"),
         ("firmware.sign y.bin --model relay --version 2.0 --rollout 101%", "--rollout 101%"),
         ("firmware.sign y.bin --model relay --version 2.0 --device pump-02", "no device of model"),
         ("firmware.sign y.bin --model ../relay --version 2.0", "model '../relay'"),
         ("firmware.show y.bin", "is no manifest"),
+        ("firmware.publish --model relay --version 1.4.3", "add updates=True"),
+        ("firmware.status", "add updates=True"),
     ],
 )
 def test_what_can_t_work_is_said_in_a_line_and_leaves_everything_as_it_was(
     machine: Machine, command: str, said: str
 ) -> None:
     (machine.checkout / "y.bin").write_text("image")
-    before = {path: path.read_bytes() for path in files(machine)}
+    (machine.checkout / "empty.bin").touch()
+    with (machine.checkout / "huge.bin").open("wb") as huge:
+        huge.truncate(100 * 10**6)
+    before = contents(machine)
     done = machine.sh(f"./kit {command} --site home")
     assert done.returncode == 1 and said in done.stderr and done.stderr.count("\n") == 1
-    assert {path: path.read_bytes() for path in files(machine)} == before
+    assert contents(machine) == before
 
 
-def files(machine: Machine) -> list[Path]:
-    return [path for path in machine.checkout.rglob("*") if path.is_file() and path.suffix != ".lock"]
+def contents(machine: Machine) -> dict[Path, bytes | int]:
+    """Of every file; of large ones how large."""
+    found = [path for path in machine.checkout.rglob("*") if path.is_file() and path.suffix != ".lock"]
+    return {path: size if (size := path.stat().st_size) > 10**7 else path.read_bytes() for path in found}

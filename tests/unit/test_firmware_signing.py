@@ -105,7 +105,7 @@ def test_a_version_names_one_image_for_ever(vault: SecretStore) -> None:
     ("image", "changes", "said"),
     [
         (b"", {}, "0 bytes"),
-        (bytes(2**24 + 1), {}, "no slot holds more"),
+        (bytes(2**24 + 1), {}, "no slot holds"),
         (an_esp_image(version="1.0.1"), {}, "calls itself '1.0.1'"),
         (an_esp_image()[:100], {}, "ends after 100 bytes"),
         (b"\xe9\x02" + bytes(400), {}, "no description"),
@@ -128,6 +128,15 @@ def test_an_image_for_another_chip_is_refused(vault: SecretStore) -> None:
     assert "for esp32, all before it were for esp32s3" in refusal(vault, an_esp_image(0, "1.1.0"), version="1.1.0")
     assert "no ESP-IDF application" in refusal(vault, b"image", version="1.1.0")
     assert read(signed(vault, an_esp_image(9, "1.1.0"), version="1.1.0")).counter == 2
+
+
+def test_a_desk_whose_clock_was_set_back_signs_nothing_until_it_is_right(vault: SecretStore) -> None:
+    keys = FirmwareKeys(vault, "home")
+    signed(vault)
+    for wish in (replace(WISH, version="1.1.0"), replace(WISH, share=5000)):
+        with pytest.raises(GatehouseError, match=r"clock shows 2026-09-20 .*1\.0\.0 was signed at 2026-09-21 .*set it"):
+            sign(vault, keys, b"image" if wish.version == "1.0.0" else b"newer", wish, NOW - 86_400)
+    assert sign(vault, keys, b"newer", replace(WISH, version="1.1.0"), NOW - 10).manifest.counter == 2  # another desk's
 
 
 def test_versions_are_compared_as_people_do() -> None:

@@ -91,7 +91,9 @@ def test_more_manifests_than_devices_read_are_refused_and_nothing_changes(desk: 
     assert desk.files() == before
 
 
-@pytest.mark.parametrize("broken", ["image flipped", "manifest flipped", "no image", "never signed", "empty image"])
+@pytest.mark.parametrize(
+    "broken", ["image flipped", "manifest flipped", "no image", "never signed", "empty image", "image of 100 MB"]
+)
 def test_what_devices_would_refuse_never_reaches_the_gateway(desk: Desk, broken: str) -> None:
     desk.sign()
     folder = desk.house.root / "out/firmware.signed/relay"
@@ -102,6 +104,9 @@ def test_what_devices_would_refuse_never_reaches_the_gateway(desk: Desk, broken:
         manifest.write_bytes(manifest.read_bytes()[:-1] + bytes([manifest.read_bytes()[-1] ^ 1]))
     elif broken == "empty image":
         image.write_bytes(b"")
+    elif broken == "image of 100 MB":
+        with image.open("r+b") as file:
+            file.truncate(100 * 10**6)
     else:
         image.unlink()
         if broken == "never signed":
@@ -112,17 +117,31 @@ def test_what_devices_would_refuse_never_reaches_the_gateway(desk: Desk, broken:
     assert desk.files() == {}
 
 
-def test_a_gateway_that_is_full_keeps_what_it_had(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("written", ["image", "manifest"])
+def test_a_gateway_that_is_full_keeps_what_it_had(desk: Desk, written: str) -> None:
     desk.sign()
     desk.publish()
     before = desk.files()
     desk.sign(b"newer", "1.1.0")
-    blocked = desk.served / "relay/.new.1.1.0.bin"
+    blocked = desk.served / "relay" / {"image": ".new.1.1.0.bin", "manifest": ".new.manifest"}[written]
     blocked.symlink_to("/dev/full")
     with pytest.raises(GatehouseError, match="not written"):
         desk.publish("1.1.0")
-    assert desk.files() == before
+    assert desk.files() == before  # no image either that no manifest names: it would take room from what comes next
     assert not blocked.is_symlink()
+    assert "1.1.0 published" in desk.publish("1.1.0")  # once there is room
+
+
+def test_a_roll_out_for_which_the_vault_has_no_key_changes_nothing(desk: Desk) -> None:
+    desk.sign()
+    desk.publish(rollout="10%")
+    before, vault = desk.files(), desk.house.vault()
+    with vault.transaction():
+        vault.delete("firmware/keys/1/key")
+    with pytest.raises(GatehouseError, match="no secret named 'firmware/keys/1/key'"):
+        desk.publish(rollout="50%")
+    assert desk.files() == before
+    assert "already" in desk.publish()  # what was signed can still be brought to a gateway
 
 
 def test_what_was_changed_on_the_gateway_is_told(desk: Desk) -> None:
