@@ -152,6 +152,20 @@ def plan(_: Context, site: str = "lab") -> None:
     sys.exit(0 if found.empty else 2)
 
 
+@task(help={**SITE, "json": "print JSON instead of the table"})
+@told
+def drift(_: Context, site: str = "lab", json: bool = False) -> None:
+    """Compare the gateways with what is declared, and change nothing; exit status 2 if they differ."""
+    from deploy import drift as comparing
+    from gatehouse.proof import drift as proof
+
+    where = _site(site)
+    looked = comparing.compare(where)
+    found = proof.document(where.name, looked)
+    print(dumps(found, indent=1) if json else "\n".join(proof.table(where.name, looked)), flush=True)
+    sys.exit(2 if found["drift"] else 0)
+
+
 @task(help={**SITE, "json": "print results.json instead of the table"})
 @told
 def verify(_: Context, site: str = "lab", json: bool = False) -> None:
@@ -242,6 +256,40 @@ def quarantine(_: Context, name: list[str], site: str = "lab") -> None:
     from deploy import devices
 
     devices.quarantine(_site(site), name, print)
+
+
+@task(
+    name="start",
+    default=True,
+    help={
+        **SITE,
+        "device": "the device that behaves oddly",
+        "only-evidence": "collect, and leave the device as it is",
+    },
+)
+@told
+def incident_start(_: Context, device: str, site: str = "lab", only_evidence: bool = False) -> None:
+    """Suspected: cut a device off, keep the evidence in one encrypted archive, and say what comes next."""
+    from deploy import incidents
+
+    where = _site(site)
+    incidents.start(where, device, functools.partial(print, flush=True), only_evidence)
+    print("", "Next (docs/playbooks.md, a rogue device):", *incidents.steps(where, device), sep="\n")
+
+
+@task(
+    name="open",
+    positional=["file"],
+    help={**SITE, "file": "what `incident` has written", "to": "a folder that is not there yet"},
+)
+@told
+def incident_open(_: Context, file: str, to: str, site: str = "lab") -> None:
+    """Decrypt an incident's evidence into a new folder; exit status 1 if it is not what its manifest says."""
+    from deploy import incidents
+
+    found = incidents.unpack(_site(site), Path(file), Path(to))
+    print(f"{found.name}: {len(found.files)} files in {to}")
+    sys.exit("\n".join(found.problems) if found.problems else 0)
 
 
 @task(iterable=["name"], help=NAMED)
@@ -1071,6 +1119,7 @@ namespace = Collection(
     bundle,
     credentials,
     devices,
+    drift,
     enroll,
     harden,
     init,
@@ -1104,6 +1153,7 @@ namespace = Collection(
         firmware_check_config,
         firmware_fuses,
     ),
+    Collection("incident", incident_start, incident_open),
     Collection("message", message_sign, message_verify),
     Collection("lab", lab_up, lab_down, lab_status, lab_shell, lab_save, lab_restore),
     Collection("mud", mud_import),

@@ -50,8 +50,11 @@ def revoke(site: Site, names: Sequence[str], log: Log) -> None:
         _push(_with_status(site, devices, "revoked"), devices, pki, log, "revoked", gateways)
 
 
-def quarantine(site: Site, names: Sequence[str], log: Log) -> None:
-    """Suspected: no internet, no other device, and at the broker only `quarantine/NAME/#`. `release` takes it back."""
+def quarantine(site: Site, names: Sequence[str], log: Log) -> Site:
+    """Suspected: no internet, no other device, and at the broker only `quarantine/NAME/#`. `release` takes it back.
+
+    Returns the site as it is then.
+    """
     devices = _chosen(site, names)
     gone = [device.name for device in devices if device.status == "revoked"]
     if gone:
@@ -64,6 +67,7 @@ def quarantine(site: Site, names: Sequence[str], log: Log) -> None:
     with _reached(site, _gateways(devices)) as gateways:
         site = _with_status(site, devices, "quarantined")
         _push(site, devices, vaults.open_pki(site), log, "quarantined", gateways)
+    return site
 
 
 def release(site: Site, names: Sequence[str], log: Log) -> None:

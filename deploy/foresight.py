@@ -70,9 +70,9 @@ class Foresight(BaseStateCallback):
 
     def get_fact(self, fact: type[FactBase[Any]], *args: Any, **kwargs: Any) -> Any:
         """What pyinfra's `Host.get_fact` gives: from what is known and still holds, or from the shell where it can."""
-        question = _question(fact, args, kwargs) if self._as_usual() else None
+        question = question_of(fact, args, kwargs) if self._as_usual() else None
         if question in self._answers:
-            return _read_by(fact, self._answers[question])
+            return read_by(fact, self._answers[question])
         if self._questions is not None:
             if question is not None:
                 self._questions.append(question)
@@ -80,7 +80,7 @@ class Foresight(BaseStateCallback):
         if question is not None:
             (lines,) = self._shell.ask([question.command])
             if lines is not None:
-                return _read_by(fact, lines)
+                return read_by(fact, lines)
         return self._ask(fact, *args, **kwargs)
 
     @cached_property
@@ -129,9 +129,9 @@ class Foresight(BaseStateCallback):
 
     def _read(self, questions: list[Question]) -> bool:
         """Asks all of them at once, and keeps the answers. False if there were none."""
-        groups = _grouped(questions)
+        groups = grouped(questions)
         answered = False
-        for group, lines in zip(groups, self._shell.ask([_command(group) for group in groups]), strict=True):
+        for group, lines in zip(groups, self._shell.ask([joint_command(group) for group in groups]), strict=True):
             # What failed is asked again by the operation that needs it, which says what is wrong.
             if lines is not None:
                 answered = True
@@ -141,7 +141,7 @@ class Foresight(BaseStateCallback):
         return answered
 
 
-def _question(fact: type[FactBase[Any]], args: Any, kwargs: Any) -> Question | None:
+def question_of(fact: type[FactBase[Any]], args: Any, kwargs: Any) -> Question | None:
     """None for what takes more than a command that is run as all others are."""
     special = ("requires_command", "check_preconditions", "shell_executable")
     plain = issubclass(fact, FactBase) and all(getattr(fact, name) is getattr(FactBase, name) for name in special)
@@ -154,7 +154,7 @@ def _question(fact: type[FactBase[Any]], args: Any, kwargs: Any) -> Question | N
     return Question(fact, command, {name: value for name, value in arguments.items() if name != "self"})
 
 
-def _grouped(questions: list[Question]) -> list[list[Question]]:
+def grouped(questions: list[Question]) -> list[list[Question]]:
     """Questions of one fact that can be asked `together` (see `roles.facts`), and the others, each by itself."""
     groups: dict[Any, list[Question]] = {}
     for question in questions:
@@ -162,12 +162,12 @@ def _grouped(questions: list[Question]) -> list[list[Question]]:
     return list(groups.values())
 
 
-def _command(group: list[Question]) -> str:
+def joint_command(group: list[Question]) -> str:
     first = group[0]
     return first.command if len(group) == 1 else first.fact().together([each.arguments for each in group])
 
 
-def _read_by(fact: type[FactBase[Any]], lines: list[str]) -> Any:
+def read_by(fact: type[FactBase[Any]], lines: list[str]) -> Any:
     """As pyinfra reads them; anew each time, because any caller may change what it gets."""
     return fact().process(lines) if lines else fact().default()
 

@@ -11,6 +11,7 @@ from typing import BinaryIO
 import paramiko
 
 from deploy.inventory import connection
+from deploy.shell import Shell
 from gatehouse.errors import GatehouseError
 from gatehouse.site import Site
 
@@ -48,6 +49,10 @@ class Remote:
         output = channel.makefile("rb").read().decode(errors="replace")
         self._end(channel, output)
         return output
+
+    def shell(self) -> Shell:
+        """A shell as root that is asked one thing after the other; it ends with the connection."""
+        return Shell(self._start("exec sh"))
 
     @contextmanager
     def reading(self, script: str) -> Iterator[BinaryIO]:

@@ -49,7 +49,7 @@ def begin() -> Target:
     """Prepares the connection to the current host, takes its deploy lock, and returns what the roles are given."""
     site: Site = host.data.site
     _prepare_connection()
-    _without_source_lines()
+    without_source_lines()
     try:
         unconfirmed = _take_lock()
     except Unsuitable as error:
@@ -87,7 +87,7 @@ def _prepare_connection() -> None:
     transport.set_keepalive(2)
 
 
-def _without_source_lines() -> None:
+def without_source_lines() -> None:
     """Takes 5 ms off each operation: pyinfra looks where it was called, and `inspect` reads all files on the way there.
 
     Of what `inspect` would find out, pyinfra uses the names of the files and the numbers of the lines.

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from deploy.inventory import ROOT
-from gatehouse.identity import Pki, PkiError, Vault, VaultError, new_identity
+from gatehouse.identity import Pki, PkiError, SecretStore, Vault, VaultError, new_identity
 from gatehouse.identity.token import Token
 from gatehouse.proof.credentials import keep_revoked
 from gatehouse.site import INTERNET, Site
@@ -63,7 +63,7 @@ def open_vault(site: Site) -> Vault:
     return Vault.open(vault_path(site), identities=[identity_path(site)])
 
 
-def open_pki(site: Site, vault: Vault | None = None) -> Pki:
+def open_pki(site: Site, vault: SecretStore | None = None) -> Pki:
     """The site's PKI in its vault (opened unless given), its authorities made if they are not there yet."""
     inside = (net for g in site.gateways.values() for name, net in g.networks.items() if name != INTERNET)
     prefixes = {prefix for network in inside for prefix in network.prefixes}

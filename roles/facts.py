@@ -88,6 +88,8 @@ class Accounts(FactBase[set[str]]):
 class UnitStates(FactBase[dict[str, dict[str, str]]]):
     """`{unit: {"ActiveState": …, "UnitFileState": …}}` of several units."""
 
+    default = dict
+
     def command(self, units: list[str]) -> str:
         """One systemctl."""
         return f"systemctl show -p Id -p ActiveState -p UnitFileState -- {shlex.join(units)}"

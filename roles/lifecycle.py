@@ -14,6 +14,7 @@ from collections.abc import Generator, Iterable
 from pyinfra import host
 from pyinfra.api import StringCommand, operation
 
+from roles.differences import differs
 from roles.facts import LOADED, Accounts, FileStates, Packages, UnitState, UnitStates
 from roles.rendering import STAGED, STAMP, Directory, File, stamped, swap, template
 
@@ -40,6 +41,9 @@ __all__ = [
 
 # What a killed deploy left of it, the next one removes at its beginning.
 POLICY = "/usr/sbin/policy-rc.d"
+# systemctl(1), is-enabled: what of a unit is started at boot, or by others.
+STARTS = ("enabled", "static", "alias", "indirect", "generated")
+_UNREAD = "systemd has not read its files as they are on the disk"
 
 
 @operation()
@@ -53,6 +57,8 @@ def packages(*names: str) -> Generator[StringCommand, None, None]:
     missing = sorted(set(names) - seen)
     if not missing:
         return
+    for name in missing:
+        differs(host.connector_data, "package", name, "not installed")
     apt = "DEBIAN_FRONTEND=noninteractive apt-get -q -y --no-install-recommends -o DPkg::Lock::Timeout=120"
     options = "-o Dpkg::Options::=--force-confdef -o Dpkg::Options::=--force-confold -o Acquire::Retries=3"
     yield StringCommand(
@@ -82,6 +88,7 @@ def files(*entries: File | Directory, check: str | None = None) -> Generator[Str
     differing = [entry for entry in entries if states.get(entry.path) != _state(entry)]
     changed = [entry for entry in differing if isinstance(entry, File)]
     for entry in differing:
+        differs(host.connector_data, "file", entry.path, _how(states.get(entry.path), _state(entry)))
         if isinstance(entry, Directory):
             yield StringCommand(
                 f"install -d -o {entry.owner} -g {entry.group} -m {entry.mode:04o} -- {shlex.quote(entry.path)}"
@@ -98,10 +105,31 @@ def _state(entry: File | Directory) -> tuple[str, str, str, str]:
     return entry.owner, entry.group, f"{entry.mode:o}", kind
 
 
+def _how(found: tuple[str, str, str, str] | None, wanted: tuple[str, str, str, str]) -> str:
+    """What of a file is not as it shall be, without a word of its content."""
+    if found is None:
+        return "missing"
+    (owner, group, mode, kind), (own, its, right, content) = found, wanted
+    parts = []
+    if kind != content:
+        parts.append("content" if "directory" not in (kind, content) else f"is {_word(kind)}, not {_word(content)}")
+    if (owner, group) != (own, its):
+        parts.append(f"owner {owner}:{group}, not {own}:{its}")
+    if mode != right:
+        parts.append(f"mode {mode}, not {right}")
+    return "; ".join(parts)
+
+
+def _word(kind: str) -> str:
+    return "a directory" if kind == "directory" else "a file"
+
+
 @operation()
 def absent(*paths: str) -> Generator[StringCommand, None, None]:
     """Removes files that packages or earlier versions of the kit left."""
     present = sorted(host.get_fact(FileStates, paths=list(paths)))
+    for path in present:
+        differs(host.connector_data, "file", path, "there, and shall not be")
     if present:
         yield StringCommand(f"rm -f -- {shlex.join(present)}")
 
@@ -110,6 +138,8 @@ def absent(*paths: str) -> Generator[StringCommand, None, None]:
 def accounts(*names: str) -> Generator[StringCommand, None, None]:
     """Makes system accounts, each with a group of its name, that nobody can log in to."""
     missing = sorted(set(names) - host.get_fact(Accounts, names=sorted(names)))
+    for name in missing:
+        differs(host.connector_data, "account", name, "missing")
     if missing:
         line = "--system --user-group --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin"
         yield StringCommand("; ".join(["set -e", *(f"useradd {line} -- {shlex.quote(name)}" for name in missing)]))
@@ -132,7 +162,9 @@ def running(
     """
     wanted = list(loads)
     state = host.get_fact(UnitState, unit=unit, loads=wanted)
-    if state.get("UnitFileState") not in ("enabled", "static", "alias", "indirect", "generated"):
+    for how in unit_differences(state):
+        differs(host.connector_data, "unit", unit, how)
+    if state.get("UnitFileState") not in STARTS:
         # It has systemd read all units again, too.
         yield StringCommand(f"systemctl enable -- {shlex.quote(unit)}")
     elif state.get("NeedDaemonReload") == "yes":
@@ -153,11 +185,21 @@ def running(
     )
 
 
+def unit_differences(state: dict[str, str]) -> list[str]:
+    """What of a unit is not as it shall be: enabled, active, with its files as they are on the disk."""
+    active, starts = state.get("ActiveState") == "active", state.get("UnitFileState")
+    found = [f"{starts or 'unknown'}, not enabled"] if starts not in STARTS else []
+    found += [] if active else [f"{state.get('ActiveState') or 'unknown'}, not running"]
+    found += [_UNREAD] if state.get("NeedDaemonReload") == "yes" else []
+    return found + (["runs on other files than those on the disk"] if active and state.get("Loaded") != "yes" else [])
+
+
 @operation()
 def known(*units: str) -> Generator[StringCommand, None, None]:
     """Has systemd read units that only others start, where they have changed."""
     for unit in units:
         if host.get_fact(UnitState, unit=unit, loads=[]).get("NeedDaemonReload") == "yes":
+            differs(host.connector_data, "unit", unit, _UNREAD)
             yield StringCommand("systemctl daemon-reload")
             return
 
@@ -165,11 +207,18 @@ def known(*units: str) -> Generator[StringCommand, None, None]:
 @operation()
 def enabled(*units: str, start: bool = False) -> Generator[StringCommand, None, None]:
     """Makes units part of the gateway's start, and with `start` (timers) active now."""
-    states = host.get_fact(UnitStates, units=list(units))
-    if off := [unit for unit in units if states[unit]["UnitFileState"] != "enabled"]:
+    found = host.get_fact(UnitStates, units=list(units))
+    states = {unit: found.get(unit, {}) for unit in units}
+    off = [unit for unit in units if states[unit].get("UnitFileState") != "enabled"]
+    idle = [unit for unit in units if start and states[unit].get("ActiveState") != "active"]
+    for unit in off:
+        differs(host.connector_data, "unit", unit, f"{states[unit].get('UnitFileState') or 'unknown'}, not enabled")
+    for unit in idle:
+        differs(host.connector_data, "unit", unit, f"{states[unit].get('ActiveState') or 'unknown'}, not running")
+    if off:
         names = shlex.join(off)
         yield StringCommand(f"systemctl unmask --no-reload -- {names} 2>/dev/null; systemctl enable -- {names}")
-    if start and (idle := [unit for unit in units if states[unit]["ActiveState"] != "active"]):
+    if idle:
         yield StringCommand(f"systemctl start -- {shlex.join(idle)}")
 
 
@@ -178,6 +227,7 @@ def stopped(*units: str) -> Generator[StringCommand, None, None]:
     """Stops, disables and masks units that this gateway has no use for."""
     states = host.get_fact(UnitStates, units=list(units))
     for unit in units:
-        state = states[unit]
-        if state.get("UnitFileState") not in ("masked", "") or state.get("ActiveState") == "active":
+        state = states.get(unit, {})
+        if state.get("UnitFileState", "") not in ("masked", "") or state.get("ActiveState") == "active":
+            differs(host.connector_data, "unit", unit, f"{state.get('ActiveState')}, shall be stopped and masked")
             yield StringCommand(f"systemctl disable --now -- {unit} >/dev/null 2>&1; systemctl mask --now -- {unit}")

@@ -56,6 +56,7 @@ class Answers(FactBase[bool]):
     """Whether a package repository answers the gateway."""
 
     default = bool
+    takes_long = True
 
     def command(self, repository: Repository) -> str:
         """Asks for the list that apt would ask for first."""

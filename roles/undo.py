@@ -20,6 +20,8 @@ from pyinfra.api import FactBase, StringCommand, operation
 from pyinfra.api.command import PyinfraCommand
 from pyinfra.connectors.sshuserclient import SSHClient
 
+from roles.differences import differs
+
 if TYPE_CHECKING:
     from pyinfra.api.host import Host
     from pyinfra.api.state import State
@@ -70,6 +72,7 @@ def guarded(
         pending["gatehouse_unconfirmed"] = this_host.get_fact(Unconfirmed)
     armed = False
     if change in pending["gatehouse_unconfirmed"]:
+        differs(pending, "change", change, "was neither confirmed nor undone yet")
         yield StringCommand(_arm(change, list(saves), restore, seconds))
         armed = True
     for step in steps:

@@ -43,6 +43,12 @@ class SecretStore:
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.where}: {len(self._entries)} secrets>"
 
+    def apart(self) -> SecretStore:
+        """Return the same secrets in memory alone: what is made there meanwhile is kept nowhere."""
+        store = SecretStore()
+        store._entries = dict(self._entries)
+        return store
+
     def names(self, prefix: str = "") -> list[str]:
         """Return the sorted names that start with prefix."""
         return sorted(name for name in self._entries if name.startswith(prefix))

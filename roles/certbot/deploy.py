@@ -15,6 +15,7 @@ from gatehouse.site.web import Acme
 from roles import lifecycle
 from roles.certbot import service
 from roles.certbot.facts import Due
+from roles.differences import differs
 from roles.nginx import USER, files
 from roles.nginx import service as front
 from roles.target import Target
@@ -64,7 +65,10 @@ def activate(target: Target) -> None:
 @operation()
 def issued(names: list[str]) -> Generator[StringCommand, None, None]:
     """As the timer does it, in the same confinement."""
-    if host.get_fact(Due, program=PROGRAM, names=names):
+    due = host.get_fact(Due, program=PROGRAM, names=names)
+    for line in due:
+        differs(host.connector_data, "certificate", line, "to be issued, renewed or installed")
+    if due:
         yield StringCommand(
             f"systemctl daemon-reload; systemctl reset-failed {UNIT} 2>/dev/null; systemctl start {UNIT} ||"
             f" {{ journalctl -u {UNIT} -n 30 -o cat --no-pager | grep '^certificates:' | tail -3 >&2; exit 1; }}"

@@ -10,6 +10,7 @@ from pyinfra.api import StringCommand, deploy, operation
 from pyinfra.api.command import PyinfraCommand
 
 from roles import lifecycle, packages
+from roles.differences import differs
 from roles.grafana import files
 from roles.grafana.facts import Differences
 from roles.target import Target
@@ -42,5 +43,8 @@ def deployed(target: Target, *steps: partial[Iterable[PyinfraCommand]]) -> Gener
 
 def settled() -> Generator[StringCommand, None, None]:
     """The administrator's password: one login, and the steward's hand where it is refused."""
-    if host.get_fact(Differences, steward=files.STEWARD):
+    found = host.get_fact(Differences, steward=files.STEWARD)
+    for line in found:
+        differs(host.connector_data, "dashboards", files.UNIT, line)
+    if found:
         yield StringCommand(f"python3 -I {files.STEWARD} settle")

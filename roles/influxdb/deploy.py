@@ -15,6 +15,7 @@ from gatehouse.identity import rotation
 from gatehouse.identity.passwords import password
 from gatehouse.site import Site, seconds
 from roles import lifecycle, nftables, packages
+from roles.differences import differs
 from roles.influxdb import (
     ACCOUNTS,
     ADMIN,
@@ -77,7 +78,10 @@ def deployed(site: Site, *steps: Step) -> Generator[PyinfraCommand, None, None]:
 
 def settled() -> Generator[StringCommand, None, None]:
     """Accounts, retention and summaries: one look, and the steward's hand where something differs."""
-    if host.get_fact(Differences, steward=STEWARD):
+    found = host.get_fact(Differences, steward=STEWARD)
+    for line in found:
+        differs(host.connector_data, "database", service.name, line)
+    if found:
         yield StringCommand(f"python3 -B {STEWARD} settle")
 
 

@@ -18,6 +18,8 @@ class Setting:
 class Settings(FactBase[dict[str, Setting]]):
     """`{path below /proc/sys: Setting}` of what the patterns name and this kernel has."""
 
+    default = dict
+
     def command(self, patterns: list[str]) -> str:
         """One loop in the shell, without a process a file."""
         return (

@@ -8,6 +8,7 @@ from collections.abc import Generator
 from pyinfra import host
 from pyinfra.api import StringCommand, operation
 
+from roles.differences import differs
 from roles.kernel.facts import Settings
 from roles.lifecycle import File
 
@@ -27,6 +28,7 @@ def settled(file: File) -> Generator[StringCommand, None, None]:
     for pattern, value in patterns.items():
         for path, setting in current.items():
             if fnmatch.fnmatchcase(path, pattern) and setting.value != value and setting.writable:
+                differs(host.connector_data, "kernel", path, f"{setting.value}, not {value}")
                 writes.append(f"echo {value} >/proc/sys/{path}")
     if writes:
         yield StringCommand("set -e; " + "; ".join(writes))

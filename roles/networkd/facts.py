@@ -24,6 +24,11 @@ class Links:
 class NetworkState(FactBase[Links]):
     """Addresses and bridge members as the kernel has them, and network configuration files that are not the kit's."""
 
+    @staticmethod
+    def default() -> Links:
+        """No interface."""
+        return Links({}, {}, ())
+
     def command(self, interfaces: list[str]) -> str:
         """One `ip addr`, and a search for other configuration of the named interfaces."""
         names = "|".join(interfaces)

@@ -8,7 +8,8 @@ from collections.abc import Generator, Mapping
 from pyinfra import host
 from pyinfra.api import StringCommand
 
-from roles.lifecycle import STAMP, UnitState
+from roles.differences import differs
+from roles.lifecycle import STAMP, UnitState, unit_differences
 from roles.networkd.facts import Links, NetworkState
 
 REPLACED = "/var/lib/gatehouse/replaced"
@@ -18,6 +19,7 @@ def taken_over(interfaces: list[str]) -> Generator[StringCommand, None, None]:
     """Moves other network configuration of these interfaces away; it is kept in /var/lib/gatehouse/replaced."""
     state: Links = host.get_fact(NetworkState, interfaces=interfaces)
     for path in state.foreign:
+        differs(host.connector_data, "file", path, "configures an interface of a segment")
         target = f"{REPLACED}/{path.strip('/').replace('/', '_')}"
         yield StringCommand(f"mkdir -p -m 0700 {REPLACED}; mv -f -- {shlex.quote(path)} {shlex.quote(target)}")
         if path == "/etc/network/interfaces":
@@ -42,6 +44,8 @@ def configured(
     """
     unit_state = host.get_fact(UnitState, unit=unit, loads=loads)
     links: Links = host.get_fact(NetworkState, interfaces=list(masters))
+    for how in unit_differences(unit_state):
+        differs(host.connector_data, "unit", unit, how)
     if unit_state.get("UnitFileState") != "enabled":
         yield StringCommand(f"systemctl enable -- {unit}")
     elif unit_state.get("NeedDaemonReload") == "yes":
@@ -60,6 +64,11 @@ def configured(
             if port in links.addresses
             and (links.masters.get(port) != bridge or (port in isolated) != (port in links.isolated))
         }
+        for bridge in sorted(wrong):
+            lost = sorted(addresses[bridge] - links.addresses.get(bridge, frozenset()))
+            differs(host.connector_data, "interface", bridge, f"without {', '.join(lost)}")
+        for port in sorted(loose):
+            differs(host.connector_data, "interface", port, f"no port of {masters[port]} as declared")
         if missing := {bridge for bridge in wrong if bridge not in links.addresses}:
             yield StringCommand(f"systemctl restart -- {unit}; {_settled({b: addresses[b] for b in missing})}")
         if repair := sorted((wrong - missing) | loose):

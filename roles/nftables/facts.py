@@ -7,12 +7,18 @@ from pyinfra.api import FactBase
 LOADED = "/run/gatehouse/firewall.loaded"
 TABLE = "inet gatehouse"
 # What the resolver and the packets put into sets is not the file's.
-_AS_LOADED = (
-    r"awk '/^\t(set|map) /{{d=0}} /^\t\t(flags .*dynamic|timeout )/{{d=1}}"
-    r" d&&/elements = /{{s=1}} !s{{print}} s&&/}}$/{{s=0}}'"
+AS_LOADED = (
+    r"awk '/^\t(set|map) /{d=0} /^\t\t(flags .*dynamic|timeout )/{d=1}"
+    r" d&&/elements = /{s=1} !s{print} s&&/}$/{s=0}'"
 )
 # The same line is written after each load and compared here: the file, and the kernel's table without its counters.
-DIGEST = "{{ sha256sum < {file}; nft -s list table " + TABLE + " | " + _AS_LOADED + "; }} 2>&1 | sha256sum"
+DIGEST = (
+    "{{ sha256sum < {file}; nft -s list table "
+    + TABLE
+    + " | "
+    + AS_LOADED.replace("{", "{{").replace("}", "}}")
+    + "; }} 2>&1 | sha256sum"
+)
 
 
 class RulesetLoaded(FactBase[bool]):

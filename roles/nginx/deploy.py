@@ -10,6 +10,7 @@ from pyinfra.api import StringCommand, deploy, operation
 
 from gatehouse.site.pages import hosts
 from roles import lifecycle
+from roles.differences import differs
 from roles.nginx import files, service
 from roles.nginx.facts import Enabled
 from roles.target import Target
@@ -49,6 +50,8 @@ def configure(target: Target) -> None:
 def forgotten(public: list[str]) -> Generator[StringCommand, None, None]:
     """A name that the site no longer has is no longer served; its certificate ends by itself."""
     if gone := sorted(set(host.get_fact(Enabled, folder=files.ENABLED)) - set(public)):
+        for name in gone:
+            differs(host.connector_data, "file", f"{files.ENABLED}/{name}", "serves a name that the site has not")
         yield StringCommand("rm -f -- " + shlex.join(f"{files.ENABLED}/{name}" for name in gone))
 
 

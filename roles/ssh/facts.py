@@ -38,6 +38,8 @@ class HostState:
 class SshHost(FactBase[HostState]):
     """The administrator's account, host keys, moduli, and listening addresses set in other files than the kit's."""
 
+    default = HostState
+
     def command(self, user: str, host_key: str, own: str) -> str:
         """One shell."""
         name = shlex.quote(user)

@@ -8,6 +8,7 @@ from collections.abc import Generator
 from pyinfra import host
 from pyinfra.api import StringCommand, operation
 
+from roles.differences import differs
 from roles.ssh.facts import LISTENS, MODULI, SMALLEST_MODULUS, SshHost
 
 SHELL = "/bin/bash"
@@ -36,6 +37,16 @@ def prepared(user: str, host_key: str, own: str) -> Generator[StringCommand, Non
     state = host.get_fact(SshHost, user=user, host_key=host_key, own=own)
     host.connector_data["gatehouse_ssh_clear"] = state.clear
     name = shlex.quote(user)
+    for kind, what, how, wrong in (
+        ("account", user, "missing", not state.exists),
+        ("account", user, "a password of it may be used", state.exists and not state.locked),
+        ("account", user, f"shell {state.shell}, not {SHELL}", state.exists and state.shell != SHELL),
+        ("file", host_key, "missing, or without its public half", not state.host_key),
+        ("unit", "ssh.socket", "active, shall be stopped", state.socket),
+        *(("file", file, "sets a port or an address of sshd", True) for file in state.elsewhere),
+    ):
+        if wrong:
+            differs(host.connector_data, kind, what, how)
     if not state.exists:
         # An asterisk, not an exclamation mark: no password fits, but the account is not locked for keys.
         yield StringCommand(f"useradd --create-home --user-group --shell {SHELL} --password '*' -- {name}")
@@ -55,6 +66,12 @@ def cleared(user: str, host_key: str, own: str) -> Generator[StringCommand, None
     if host.connector_data.get("gatehouse_ssh_clear"):
         return
     state = host.get_fact(SshHost, user=user, host_key=host_key, own=own)
+    for path in state.weak_keys:
+        differs(host.connector_data, "file", path, "a host key that shall not be")
+    for path in state.others:
+        differs(host.connector_data, "file", path, "lets somebody in whom the site does not name")
+    if state.weak_moduli:
+        differs(host.connector_data, "file", MODULI, "has short Diffie-Hellman groups")
     if state.weak_keys or state.others:
         yield StringCommand(f"rm -f -- {shlex.join([*state.weak_keys, *state.others])}")
     if state.weak_moduli:

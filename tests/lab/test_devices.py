@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import re
 import secrets
@@ -157,9 +158,10 @@ def test_a_quarantine_outlives_a_restart_and_the_next_deploy_and_a_release_ends_
     assert odd.may_publish() and odd.reaches_the_vendor()
     kept.listens()
     before = kept.session()
-    done = gateway.checkout.invoke("quarantine", "--name", odd.name)
+    done = gateway.checkout.invoke("incident", "--device", odd.name)
     assert done.status == 0, done.text
     assert kept.session() == before, "another device lost its session"
+    holds_what_is_known_of(odd, gateway, re.findall(r"\S+\.age", done.out)[0])
     is_heard_for_diagnosis_only(odd)
     assert kept.reaches_the_vendor()
     kept.hushes()
@@ -176,6 +178,23 @@ def test_a_quarantine_outlives_a_restart_and_the_next_deploy_and_a_release_ends_
     gateway.stays_converged()
 
 
+def holds_what_is_known_of(device: FieldDevice, gateway: Gateway, archive: str) -> None:
+    """The evidence opens, is as its manifest says, and shows the device's connections before it was cut off."""
+    folder = Path(archive).with_suffix("")
+    done = gateway.checkout.invoke("incident.open", archive, "--to", str(folder))
+    assert done.status == 0, done.text
+    found = {path.name: path.read_text(errors="replace") for path in folder.iterdir()}
+    lines = found["timeline.txt"].splitlines()
+    assert any(f"as {device.name} (" in line for line in lines), lines
+    assert lines[-1].endswith(f"{device.name} is put in quarantine")
+    assert "LISTEN" in found["sessions.txt"] and "table inet gatehouse" in found["firewall.txt"]
+    assert "/etc/gatehouse/firewall.nft" in found["hashes.txt"]
+    # Nobody in the lab has its address by DHCP.
+    assert {name for name, text in found.items() if not text.strip()} <= {"leases.txt"}
+    drifted = json.loads(found["drift.json"])
+    assert drifted["drift"] is False, drifted
+
+
 def is_heard_for_diagnosis_only(device: FieldDevice) -> None:
     """It says nothing under its own name and reaches nobody, and is heard where a device in quarantine is."""
     assert device.code(f"devices/{device.name}/telemetry/t") == NOT_AUTHORISED
@@ -189,6 +208,7 @@ def test_what_can_not_be_cut_off_is_said_and_changes_nothing(gateway: Gateway) -
     assert '"kitchen-01"' in before
     for command, name, said in (
         ("revoke", "nobody-01", "no such device"),
+        ("quarantine", "nobody-01", "no such device"),
         ("release", "kitchen-01", "is not in quarantine"),
     ):
         done = gateway.checkout.invoke(command, "--name", name)
