@@ -27,10 +27,16 @@ SITE = {"site": "the site, as its inventory is named (default: lab)"}
 
 
 def told(body: Callable[..., Any]) -> Callable[..., Any]:
-    """Turns an error for the operator into its lines on standard error, and exit status 1."""
+    """Turns an error for the operator into its lines on standard error, and exit status 1.
+
+    `TASK --help` explains the task also where invoke takes that for the name or the file that the task wants.
+    """
 
     @functools.wraps(body)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
+        for asked in {"-h", "--help"} & {value for value in kwargs.values() if isinstance(value, str)}:
+            task = sys.argv[sys.argv.index(asked) - 1]
+            sys.exit(subprocess.run([sys.executable, "-m", "invoke", "--help", task], cwd=ROOT, check=False).returncode)
         try:
             return body(*args, **kwargs)
         except GatehouseError as error:

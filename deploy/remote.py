@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import BinaryIO
 
 import paramiko
@@ -91,6 +92,8 @@ def connected(site: Site, gateway: str) -> Iterator[Remote]:
     client = paramiko.SSHClient()
     client.set_missing_host_key_policy(paramiko.RejectPolicy())
     key = data.get("ssh_key")
+    if not Path(data["ssh_known_hosts_file"]).exists():
+        raise RemoteError(f"{gateway}: its host key is not pinned yet (`./kit trust --site {site.name}`)")
     try:
         client.load_host_keys(data["ssh_known_hosts_file"])
         client.connect(

@@ -16,7 +16,7 @@ from unittest import mock
 import pytest
 
 from deploy import lastseen
-from deploy.remote import RemoteError
+from deploy.remote import RemoteError, connected
 from gatehouse.site import Site
 from roles.mosquitto import seen as program
 from roles.mosquitto.seen import seen
@@ -168,3 +168,11 @@ def test_the_program_reads_the_journal_of_the_broker(tmp_path: Path, monkeypatch
     request = json.dumps({"names": ["b"], "own": [], "seconds": 3})
     done = subprocess.run([sys.executable, program.__file__], input=request, capture_output=True, text=True, check=True)
     assert json.loads(done.stdout) == {"seen": {}, "since": NOW - 7}
+
+
+def test_a_gateway_whose_host_key_is_not_pinned_is_told_apart_from_one_that_is_off() -> None:
+    site = a_site()
+    gateway = next(iter(site.gateways))
+    mend = r"host key is not pinned yet \(`./kit trust --site"
+    with pytest.raises(RemoteError, match=mend), connected(site, gateway):
+        pass

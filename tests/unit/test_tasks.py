@@ -455,3 +455,11 @@ def test_the_fingerprint_is_the_one_that_openssh_shows(
     known_at(checkout, key, gateway_at(offered))
     shown = subprocess.run(["ssh-keygen", "-lf", tmp_path / "host.pub"], capture_output=True, text=True, check=True)
     assert trust.offered(site(checkout), "gateway").fingerprint == shown.stdout.split()[1]
+
+
+@pytest.mark.parametrize("task", ["harden", "init", "data.backup", "mud.import"])
+def test_help_after_a_task_explains_it_also_where_it_wants_a_name_or_a_file(task: str) -> None:
+    for option in ("--help", "-h"):
+        done = Checkout(tasks.ROOT).invoke(task, option)
+        assert done.status == 0, done.text
+        assert f" {task} [--options]" in done.out and "Docstring:" in done.out
