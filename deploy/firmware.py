@@ -74,7 +74,8 @@ def sign_image(
     release = sign(vault, FirmwareKeys(vault, site.name, vaults.tokens(site)), image, wish, int(time.time()))
     folder = bundles_path(site) / "firmware.signed" / model  # no device's name has a dot
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for each in (folder.parent.parent, folder.parent, folder):
+            each.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_private(folder / f"{version}.bin", image)
         write_private(folder / f"{version}.manifest", release.data)
     except OSError as error:

@@ -9,16 +9,18 @@ import math
 import re
 import shlex
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import NamedTuple
 
 from deploy import vaults
 from deploy.enrolment import bundles_path, shown
 from deploy.firmware import sign_image
 from deploy.remote import Remote, RemoteError, connected
 from gatehouse.errors import GatehouseError
+from gatehouse.identity.store import SecretStore
 from gatehouse.site import Site
 from gatehouse.updates import manifest as manifests
 from gatehouse.updates.judgement import MOST
@@ -128,12 +130,11 @@ def published(site: Site) -> Iterator[str]:
         if not found:
             yield f"{gateway}: nothing published"
         for line in found:
-            model, entries, there = offers(line)
-            if not entries:
-                yield f"{gateway}: {model} BROKEN: no manifest; publish it again"
-            for number, entry in enumerate(entries):
-                keys = known_keys(vault, model) if number else trusted_keys(vault)
-                yield f"{gateway}: {model} {_judged(model, entry, there, keys, now)}"
+            offer = offers(line)
+            if not offer.entries:
+                yield f"{gateway}: {offer.model} BROKEN: no manifest; publish it again"
+            for entry, keys in zip(offer.entries, keys_of(vault, offer), strict=True):
+                yield f"{gateway}: {offer.model} {_judged(offer, entry, keys, now)}"
 
 
 # Of each model: its name, its manifests in hexadecimal, and DIGEST=FILE of each image.
@@ -149,10 +150,43 @@ def listing() -> str:
     return f"cd {SERVED}{_LIST}"
 
 
-def offers(line: str) -> tuple[str, list[bytes], dict[str, str]]:
-    """A line of `listing`: the model, its manifests (none where the file is no file of manifests), images' digests."""
+class Offer(NamedTuple):
+    """What a gateway has of a model: its manifests, none where it is no file of manifests, and images' digests."""
+
+    model: str
+    entries: list[bytes]
+    images: Mapping[str, str]
+
+
+def offers(line: str) -> Offer:
+    """What a line of `listing` says."""
     model, data, *images = line.split()
-    return model, _entries(bytes.fromhex(data[1:])), dict(reversed(image.split("=", 1)) for image in images)
+    return Offer(model, _entries(bytes.fromhex(data[1:])), dict(reversed(image.split("=", 1)) for image in images))
+
+
+def keys_of(vault: SecretStore, offer: Offer) -> list[tuple[bytes, ...]]:
+    """By which keys each of the manifests may be signed: the newest by those of today, the others by former ones."""
+    trusted, known = trusted_keys(vault), known_keys(vault, offer.model) if offer.entries[1:] else ()
+    return [known if number else trusted for number in range(len(offer.entries))]
+
+
+def faults(model: str, data: bytes, keys: Iterable[bytes], now: int) -> list[str]:
+    """Why no device of a model takes a manifest, in words. Raises `ManifestError` for bytes that are none."""
+    found = manifests.read(data)
+    return [
+        text
+        for text, holds in {
+            "signed by none of the site's keys": not any(manifests.is_signed_by(data, key) for key in keys),
+            f"for model {found.model}": found.model != model,
+            "expired": found.expires <= now,
+        }.items()
+        if holds
+    ]
+
+
+def has_image(offer: Offer, found: Manifest) -> bool:
+    """Whether the image of a manifest is there, just as it was signed."""
+    return offer.images.get(_image(found)) == found.sha256.hex()
 
 
 def _entries(data: bytes) -> list[bytes]:
@@ -162,21 +196,12 @@ def _entries(data: bytes) -> list[bytes]:
     return [data[start : start + manifests.SIZE] for start in range(0, len(data), manifests.SIZE)]
 
 
-def _judged(model: str, data: bytes, images: Mapping[str, str], keys: tuple[bytes, ...], now: int) -> str:
+def _judged(offer: Offer, data: bytes, keys: Iterable[bytes], now: int) -> str:
     try:
-        found = manifests.read(data)
+        found, wrong = manifests.read(data), faults(offer.model, data, keys, now)
     except manifests.ManifestError as error:
         return f"BROKEN: no manifest ({error}); publish it again"
-    wrong = [
-        text
-        for text, holds in {
-            "signed by none of the site's keys": not any(manifests.is_signed_by(data, key) for key in keys),
-            f"for model {found.model}": found.model != model,
-            "expired": found.expires <= now,
-            "its image is missing or another one": images.get(_image(found)) != found.sha256.hex(),
-        }.items()
-        if holds
-    ]
+    wrong += [] if has_image(offer, found) else ["its image is missing or another one"]
     about = f"{found.version}, counter {found.counter}, for {found.share / 100:g} % of the devices"
     return f"{about}: REFUSED by devices: {', '.join(wrong)}" if wrong else about
 

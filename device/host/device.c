@@ -9,7 +9,8 @@
  *     --hurry       waiting takes no time
  *
  * DIRECTORY/device.conf has a KEY=VALUE a line: name, model, server, server_address, server_port, broker, broker_address,
- * broker_port, ca, certificate, key (files), pins, firmware_keys, hmac_key (hexadecimal), hmac_number, slot_size.
+ * broker_port, ca, certificate, key (files), pins, certificate_pin (of the broker), server_pins, server_certificate_pin,
+ * firmware_keys, hmac_key (hexadecimal), hmac_number, slot_size.
  *
  * An image is a text that the "processor" reads: `gatehouse image VERSION BEHAVIOUR`, padded with anything. The behaviour
  * is good, mute (never reaches the broker) or crash (ends before it has done anything).
@@ -32,13 +33,19 @@
 
 #define CRASHED 70
 
+/* By what a server is known beside the CA, if by anything. */
+struct pinned {
+    uint8_t keys[2][GH_DIGEST], certificate[GH_DIGEST];
+    size_t key_count, certificate_count;
+};
+
 /* What one device is. */
 struct self {
     char name[65], model[33], server[128], server_address[64], broker[128], broker_address[64];
     uint16_t server_port, broker_port, hmac_number;
     char *ca, *certificate, *key;
-    uint8_t pins[2][GH_DIGEST], keys[2 * GH_KEY], hmac_key[32];
-    size_t pin_count;
+    struct pinned broker_pinned, server_pinned;
+    uint8_t keys[2 * GH_KEY], hmac_key[32];
     uint32_t slot_size;
 };
 
@@ -85,6 +92,15 @@ static size_t unhex(const char *text, uint8_t *out, size_t room)
     return count;
 }
 
+static size_t digests(const char *text, uint8_t *out, size_t most)
+{
+    size_t length = unhex(text, out, most * GH_DIGEST);
+
+    if (length == 0 || length % GH_DIGEST != 0)
+        stop("device.conf", "a pin is no SHA-256");
+    return length / GH_DIGEST;
+}
+
 static void set(const char *name, const char *value)
 {
 #define TEXT(field) \
@@ -116,7 +132,13 @@ static void set(const char *name, const char *value)
     else if (strcmp(name, "key") == 0)
         self.key = text_of(value);
     else if (strcmp(name, "pins") == 0)
-        self.pin_count = unhex(value, self.pins[0], sizeof self.pins) / GH_DIGEST;
+        self.broker_pinned.key_count = digests(value, self.broker_pinned.keys[0], 2);
+    else if (strcmp(name, "certificate_pin") == 0)
+        self.broker_pinned.certificate_count = digests(value, self.broker_pinned.certificate, 1);
+    else if (strcmp(name, "server_pins") == 0)
+        self.server_pinned.key_count = digests(value, self.server_pinned.keys[0], 2);
+    else if (strcmp(name, "server_certificate_pin") == 0)
+        self.server_pinned.certificate_count = digests(value, self.server_pinned.certificate, 1);
     else if (strcmp(name, "firmware_keys") == 0)
         unhex(value, self.keys, sizeof self.keys);
     else if (strcmp(name, "hmac_key") == 0)
@@ -149,6 +171,17 @@ static void read_configuration(void)
 /* What came last of an update, for the report. */
 static enum gh_result outcome;
 
+/* Has a server known by its CA, and by what is pinned. */
+static void know(struct gh_tls_settings *settings, const struct pinned *pinned)
+{
+    settings->ca = self.ca;
+    settings->certificate = self.certificate;
+    settings->key = self.key;
+    settings->pins = (const uint8_t (*)[GH_DIGEST])pinned->keys;
+    settings->pin_count = pinned->key_count;
+    settings->certificate_pin = pinned->certificate_count > 0 ? pinned->certificate : NULL;
+}
+
 /* Reports which version runs, signed, to the broker: that is how a device proves that it works. */
 static enum gh_result reach(void *context, uint32_t within_ms)
 {
@@ -167,11 +200,7 @@ static enum gh_result reach(void *context, uint32_t within_ms)
     settings.host = self.broker;
     settings.address = self.broker_address;
     settings.port = self.broker_port;
-    settings.ca = self.ca;
-    settings.certificate = self.certificate;
-    settings.key = self.key;
-    settings.pins = (const uint8_t (*)[GH_DIGEST])self.pins;
-    settings.pin_count = self.pin_count;
+    know(&settings, &self.broker_pinned);
     snprintf(topic, sizeof topic, "devices/%s/telemetry/firmware", self.name);
     length = (size_t)snprintf(
         (char *)message + GH_MESSAGE_HEADER, sizeof message - GH_MESSAGE_OVERHEAD,
@@ -219,9 +248,7 @@ static enum gh_result check(void)
     settings.host = name;
     settings.address = self.server_address;
     settings.port = self.server_port;
-    settings.ca = self.ca;
-    settings.certificate = self.certificate;
-    settings.key = self.key;
+    know(&settings, &self.server_pinned);
     result = gh_tls_prepare(&tls, &port, &settings, &stream);
     if (result == GH_OK) {
         result = gh_update_check(&update, &stream);

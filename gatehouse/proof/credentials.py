@@ -18,6 +18,9 @@ PROBE = "gatehouse-probe-1"
 OTHER_PROBE = "gatehouse-probe-2"
 OBSERVER = "gatehouse-proof"
 REVOKED = "gatehouse-probe-revoked"
+# What the update server knows, beside devices: a certificate that is kept, of a model that has a proof for firmware.
+KNOWN = "gatehouse-probe-known"
+KNOWN_MODEL = "gatehouse-probe"
 # In quarantine on every gateway, always: by its name at the broker, by its hardware address in the firewall.
 CUT_OFF = "gatehouse-probe-cut-off"
 CUT_OFF_HARDWARE = "02:67:61:74:65:01"

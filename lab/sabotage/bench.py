@@ -25,6 +25,7 @@ from gatehouse.proof import results
 from gatehouse.proof.credentials import newest_revoked
 from gatehouse.site import Site
 from gatehouse.updates.keys import FirmwareKeys
+from lab import firmware
 from lab.sabotage.catalogue import SABOTAGES
 from lab.sabotage.judge import Checks, Outcome, judged
 from lab.sabotage.model import Sabotage
@@ -90,6 +91,7 @@ class Bench:
             raise SabotageError(
                 f"{self._site.name}: not as declared, so nothing was broken: `invoke harden` first\n{plan}"
             )
+        firmware.offer(self._site, lambda _: None)
         found = self.checks()
         if failed := [check.id for check in found.values() if check.verdict == "failed"]:
             raise SabotageError(

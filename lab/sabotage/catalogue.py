@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from lab.sabotage import broker, dashboards, database, egress, identities, intake, machine, network, services, web
+from lab.sabotage import (
+    broker,
+    dashboards,
+    database,
+    egress,
+    identities,
+    intake,
+    machine,
+    network,
+    services,
+    updates,
+    web,
+)
 from lab.sabotage.model import Sabotage
 
 SABOTAGES: tuple[Sabotage, ...] = (
@@ -12,6 +24,7 @@ SABOTAGES: tuple[Sabotage, ...] = (
     *intake.SABOTAGES,
     *dashboards.SABOTAGES,
     *web.SABOTAGES,
+    *updates.SABOTAGES,
     *machine.SABOTAGES,
     *egress.SABOTAGES,
     *network.SABOTAGES,

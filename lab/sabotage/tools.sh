@@ -8,6 +8,7 @@ MESSAGES=/usr/lib/gatehouse/python/gatehouse/messages
 DATABASE=/etc/gatehouse/database
 WEB=/etc/gatehouse/web
 API=/usr/lib/gatehouse/python/gatehouse/api
+FIRMWARE=/var/lib/gatehouse-updates/served
 DASHBOARDS=/etc/gatehouse/grafana
 
 # edit FILE EXPRESSION: sed -E in place; an edit that changes nothing is no sabotage.
@@ -112,6 +113,9 @@ front() {
     edit $WEB/$1 "$2"
     systemctl restart nginx.service
 }
+
+# updates FILE EXPRESSION: edits a file of the update server's, which it then reads.
+updates() { front updates/$1 "$2"; }
 
 # sshd FILE-EXPRESSION: edits what sshd reads, and makes it read that.
 sshd() {

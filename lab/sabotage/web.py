@@ -27,6 +27,7 @@ SABOTAGES = (
             "scan.tcp-from-{iot,management,internet}": "a declared port is closed",
             "web.*": "it answers nobody",
             "keys.known": "nobody shows the certificate that a key is known by",
+            "updates.*": "the update server is a part of it",
             **_BEHIND,
         },
         apart_from=("front-*", "*hook*", "*challenge*", "key-for-root-alone"),

@@ -16,6 +16,8 @@ with a certificate of the public CA that the site's `acme` says. Nobody else may
 from gatehouse.site import Flow, Listener, Secret, Service
 
 USER = "www-data"
+# A restart where it can't go on with what is new, such as another way to listen at the same address.
+RELOAD = "systemctl reload -- nginx.service || systemctl restart -- nginx.service"
 
 service = Service(
     name="nginx",

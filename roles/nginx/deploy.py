@@ -11,7 +11,7 @@ from pyinfra.api import StringCommand, deploy, operation
 from gatehouse.site.pages import hosts
 from roles import lifecycle
 from roles.differences import differs
-from roles.nginx import files, service
+from roles.nginx import RELOAD, files, service
 from roles.nginx.facts import Enabled
 from roles.target import Target
 
@@ -60,7 +60,7 @@ def activate(target: Target) -> None:
     lifecycle.running(
         files.UNIT,
         loads=files.loads(target),
-        reload=f"systemctl reload -- {files.UNIT}",
+        reload=RELOAD,
         prove=files.PROVE,
         name="Run the HTTPS front",
     )

@@ -22,6 +22,7 @@ AUTHORITY = f"{FOLDER}/ca.crt"
 SANDBOX = f"/etc/systemd/system/{UNIT}.d/50-gatehouse.conf"
 PAGE = "/usr/share/gatehouse/web/gateway.html"
 PROVE = "/usr/lib/gatehouse/web-prove"
+RELOADS = "/usr/lib/gatehouse/web-reload"
 CHALLENGES = "/var/lib/gatehouse-acme"
 """Where the public CA finds its challenges (RFC 8555 §8.3), below `.well-known/acme-challenge`."""
 # Public names go with it when their certificates are there: what is staged is tried with those of the gateway.
@@ -119,7 +120,10 @@ def configuration(target: Target) -> list[rendering.File | rendering.Directory]:
         *(updates.front(target) if updates.on(target) else ()),
         rendering.File(AUTHORITY, target.pki.trust_anchor),
         rendering.template("nginx", PAGE, pages=pages, gateway=target.name, site=site, own=OWN),
-        rendering.template("nginx", SANDBOX, configuration=CONFIGURATION, user=USER, firewall=nftables.units[0]),
+        rendering.template(
+            "nginx", SANDBOX, configuration=CONFIGURATION, user=USER, firewall=nftables.units[0], reloads=RELOADS
+        ),
+        rendering.File(RELOADS, Path(__file__).with_name("reload.sh").read_bytes(), mode=0o755),
         rendering.File(PROVE, Path(__file__).with_name("prove.py").read_bytes(), mode=0o755),
         served(target, pages),
         rendering.stamped(UNIT, loads(target)),

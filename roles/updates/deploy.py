@@ -13,4 +13,4 @@ from roles.updates import files, service
 def apply(target: Target) -> None:
     """Install and configure; there is no unit of its own to activate."""
     lifecycle.packages(*service.packages, name="Install the update server")
-    lifecycle.files(*map(lifecycle.Directory, files.FOLDERS), name="Make room for firmware")
+    lifecycle.files(*map(lifecycle.Directory, files.FOLDERS), files.proof(), name="Make room for firmware")

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import ipaddress
 
+from gatehouse.proof.credentials import KNOWN, KNOWN_MODEL
 from gatehouse.site import Device
 from gatehouse.updates.manifest import is_model
-from roles import rendering
+from roles import nginx, rendering
 from roles.nginx import USER
 from roles.target import Target
 from roles.updates import service
@@ -20,10 +21,12 @@ CONFIGURATION, MODELS = f"{FOLDER}/updates.conf", f"{FOLDER}/models.map"
 CHAIN, KEY, DEVICES = f"{FOLDER}/chain.pem", f"{FOLDER}/key.pem", f"{FOLDER}/devices.pem"
 ROOT = "/var/lib/gatehouse-updates"
 SERVED = f"{ROOT}/served"
-FOLDERS = (ROOT, SERVED)
+# What the compliance checks are given, with firmware or without, who show a certificate that is known.
+PROOF = f"{SERVED}/{KNOWN_MODEL}/proof"
+FOLDERS = (ROOT, SERVED, PROOF.rpartition("/")[0])
 LOADS = (CONFIGURATION, MODELS, CHAIN, KEY, DEVICES)
 # Devices learn of a change within a moment: connections that are idle end, and each request is looked up anew.
-RELOAD = "! systemctl is-active -q nginx.service || systemctl reload nginx.service"
+RELOAD = f"! systemctl is-active -q nginx.service || {nginx.RELOAD}"
 
 
 def on(target: Target) -> bool:
@@ -57,17 +60,27 @@ def front(target: Target) -> list[rendering.File | rendering.Directory]:
     ]
 
 
+def proof() -> rendering.File:
+    """It says what it is for."""
+    return rendering.File(PROOF, b"For the compliance checks: who shows a certificate that is known gets this.\n")
+
+
 def models(target: Target) -> rendering.File:
     """Whose certificate may have which model's firmware."""
     revoked = target.pki.revoked()
-    lines = [
-        f'"CN={device.name} {_shown(serial)}" "{device.model}";'
+    lines = [_line(KNOWN, f"{target.pki.client(KNOWN).serial:x}", KNOWN_MODEL)]
+    lines += [
+        _line(device.name, serial, device.model)
         for device in sorted(target.site.devices_of(target.name), key=_name)
         if device.status == "active" and is_model(device.model)
         for serial in device.serials
         if int(serial, 16) not in revoked
     ]
     return rendering.File(MODELS, "".join(f"{line}\n" for line in [f"# {rendering.HEADER}", *lines]).encode())
+
+
+def _line(name: str, serial: str, model: str) -> str:
+    return f'"CN={name} {_shown(serial)}" "{model}";'
 
 
 def _name(device: Device) -> str:

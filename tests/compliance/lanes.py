@@ -11,6 +11,7 @@ from tests.compliance.egress import bogons, floods, grants, neighbours, resolver
 from tests.compliance.identities import sessions
 from tests.compliance.isolation import isolation, quarantined_play
 from tests.compliance.live import Live
+from tests.compliance.updates import seen as updates
 from tests.compliance.web import rehearsed, seen
 
 Ask = Callable[[Live], object]
@@ -34,7 +35,7 @@ LANES: tuple[dict[str, Ask], ...] = (
         "bogons": bogons,
         "floods": floods,
     },
-    {"web": seen},
+    {"web": seen, "updates": updates},
     {"renewal": rehearsed},
 )
 _SLOW = ("neighbours", "floods", "isolation", "sessions", "quarantined", "intake", "renewal", "scans")

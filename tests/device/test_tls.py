@@ -29,7 +29,7 @@ def reaches(bench: Bench, broker: Broker, **how: str) -> str:
     return device.start().broker
 
 
-def test_a_server_key_changed_under_the_same_ca_is_known_by_who_pinned_the_backup(
+def test_a_renewed_certificate_is_known_by_its_key_and_a_key_changed_under_the_same_ca_by_the_backup_pin(
     binaries: Binaries, target: Target, tmp_path: Path
 ) -> None:
     store = target.pki.vault
@@ -40,17 +40,22 @@ def test_a_server_key_changed_under_the_same_ca_is_known_by_who_pinned_the_backu
         "the key": {"pins": pins.spki_sha256},
         "the key and the backup key": {"pins": pins.spki_sha256 + pins.backup_spki_sha256},
         "another key": {"pins": "00" * 32},
+        "the certificate": {"certificate_pin": pins.certificate_sha256},
+        "another certificate": {"certificate_pin": "00" * 32},
     }
-    with running(target) as broker, Bench(binaries, broker, tmp_path) as bench:
-        before = {way: reaches(bench, broker, **how) for way, how in ways.items()}
+
+    def known(when: str) -> dict[str, str]:
+        (tmp_path / when).mkdir()
+        with running(target) as broker, Bench(binaries, broker, tmp_path / when) as bench:
+            return {way: reaches(bench, broker, **how) for way, how in ways.items()}
+
+    first = known("before")
+    assert first == {way: "not-trusted" if way.startswith("another") else "ok" for way in ways}
+    with store.transaction():
+        store.delete(f"server/{server.name}/certificate")  # the next one is for the same key
+    assert known("renewed") == {**first, "the certificate": "not-trusted"}
     move_to_backup_key(store, server.name)
-    (tmp_path / "after").mkdir()
-    with running(target) as broker, Bench(binaries, broker, tmp_path / "after") as bench:
-        after = {way: reaches(bench, broker, **how) for way, how in ways.items()}
-    assert before == {
-        "the CA alone": "ok", "the key": "ok", "the key and the backup key": "ok", "another key": "not-trusted",
-    }  # fmt: skip
-    assert after == {**before, "the key": "not-trusted"}
+    assert known("moved") == {**first, "the certificate": "not-trusted", "the key": "not-trusted"}
 
 
 def test_the_ca_counts_even_for_a_pinned_key_and_so_does_the_name(bench: Bench) -> None:

@@ -155,6 +155,33 @@ def test_nginx_accepts_what_is_rendered_and_refuses_what_is_broken(
     assert "server_tokkens" in refused.stderr
 
 
+def test_a_reload_that_nginx_does_not_follow_is_noticed(tmp_path: Path) -> None:
+    port, reload = 18044, Path(files.__file__).with_name("reload.sh")
+    configuration = tmp_path / "nginx.conf"
+
+    def reads(listen: str) -> subprocess.CompletedProcess[str]:
+        configuration.write_text(
+            f"pid {tmp_path}/pid; daemon off; error_log stderr emerg; events {{}}"
+            f" http {{ access_log off; server {{ listen {listen}:{port}; }} }}"
+        )
+        return subprocess.run(["sh", str(reload), str(process.pid)], capture_output=True, text=True, check=False)
+
+    configuration.write_text(f"pid {tmp_path}/pid; daemon off; events {{}} http {{ server {{ listen *:{port}; }} }}")
+    nginx = shutil.which("nginx") or "/usr/sbin/nginx"
+    with subprocess.Popen([nginx, "-e", "stderr", "-c", str(configuration)], stderr=subprocess.PIPE) as process:
+        try:
+            until = time.monotonic() + 10
+            while not Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text() and time.monotonic() < until:
+                time.sleep(0.05)
+            assert reads("*").returncode == 0
+            refused = reads(ADDRESS)  # which the socket that it has covers already
+            assert (refused.returncode, refused.stderr.count("restart it")) == (1, 1)
+            assert reads("*").returncode == 0
+        finally:
+            process.terminate()
+            process.communicate(timeout=20)
+
+
 def test_a_known_name_is_served_and_any_other_is_refused_the_handshake(
     target: Callable[..., Target], tmp_path: Path, seen: list[dict[str, str]]
 ) -> None:

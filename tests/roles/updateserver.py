@@ -114,6 +114,7 @@ def serving(
         events {{ }}
         http {{
             limit_conn_zone $binary_remote_addr zone=addresses:1m; access_log off;
+            map_hash_max_size 65536; map_hash_bucket_size 256;
             include updates/updates.conf;
         }}
     """
