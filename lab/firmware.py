@@ -24,13 +24,13 @@ def image(version: str, behaviour: str = "good", size: int = SIZE) -> bytes:
 
 
 def offer(site: Site, log: Callable[[str], None]) -> None:
-    """Has a release published for the first of the lab's devices, if the site has update servers. Idempotent."""
+    """Has a release published for the last of the lab's devices, if the site has update servers. Idempotent."""
     if not site.gateways_with(service.name):
         return
     vault = vaults.open_vault(site)
     FirmwareKeys(vault, site.name, vaults.tokens(site)).ensure()
-    first = simulator.few(site)[0]
-    model = next(device.model for device in site.devices if device.name == first)
+    last = simulator.few(site)[-1]
+    model = next(device.model for device in site.devices if device.name == last)
     try:
         publishing.publish(site, model, VERSION, log)
     except publishing.PublishingError:  # not signed yet, expired, or by a key that was replaced

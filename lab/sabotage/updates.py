@@ -82,7 +82,11 @@ SABOTAGES = (
         name="updates-of-a-wrong-model",
         title="The update server has a device down as one of another model",
         breaks=r"""
-            edit $WEB/updates/models.map 's/^("CN=(kitchen|pump)-.*) ".*";/\1 "another-model";/'
+            if grep -q '^"CN=pump-' $WEB/updates/models.map; then
+                edit $WEB/updates/models.map 's/^("CN=pump-.*) ".*";/\1 "another-model";/'
+            else
+                echo '"CN=pump-02 4711" "another-model";' >>$WEB/updates/models.map
+            fi
             systemctl restart nginx.service
         """,
         catches=("updates.devices",),
