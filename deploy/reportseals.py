@@ -39,12 +39,25 @@ def sign(site: Site) -> Iterator[str]:
     if not base.is_dir():
         raise SealError(f"{base}: no reports (./kit verify --site {site.name} makes one)")
     vault = vaults.open_vault(site)
-    vault.obtain(KEY, _made, "private-key")
+    vault.obtain(KEY, new_key, "private-key")
     signed = seal.seal(base, site.name, _key(vault))
     if not signed:
         yield f"{site.name}: nothing to sign, every run is"
     for link in signed:
         yield f"{site.name}: signed run {link.run} ({link.number}): {link.digest}"
+
+
+def sign_at_once(site: Site) -> list[str]:
+    """After a run: what `sign` does, where the site's vault has the key; without it nothing is signed.
+
+    Raises `SealError`, `ResultsError`, `VaultError`.
+    """
+    return list(sign(site)) if folder(site).is_dir() and KEY in vaults.open_vault(site) else []
+
+
+def prepare(site: Site) -> None:
+    """Makes the key if the site's vault has none. Raises `VaultError`."""
+    vaults.open_vault(site).obtain(KEY, new_key, "private-key")
 
 
 def verify(site: Site, key: str = "", head: str = "") -> Verified:
@@ -59,7 +72,8 @@ def public_key(site: Site) -> str:
     return public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
 
 
-def _made() -> bytes:
+def new_key() -> bytes:
+    """A new key, PEM."""
     return Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
 

@@ -9,10 +9,11 @@ import shutil
 import sys
 from pathlib import Path
 
-from deploy.inventory import ROOT
+from deploy.inventory import ROOT, reports
 from gatehouse.identity import Pki, PkiError, SecretStore, Vault, VaultError, new_identity
 from gatehouse.identity.token import Token
 from gatehouse.proof.credentials import keep_revoked
+from gatehouse.proof.seal import CHAIN
 from gatehouse.site import INTERNET, Site
 
 
@@ -102,3 +103,7 @@ def prepare_lab(site: Site) -> None:
         identity.unlink(missing_ok=True)
         recipient = new_identity(identity)
         Vault.create(vault_path(site), [recipient])
+        # The reports of a lab that was here before are signed with a key that nobody has any more.
+        chain = reports(site) / site.name / CHAIN
+        if chain.exists():
+            chain.replace(chain.with_name(f"former-{CHAIN}"))

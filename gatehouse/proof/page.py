@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from gatehouse.proof import coverage
+from gatehouse.proof.lives import SHOWN
+from gatehouse.proof.mends import mend
 from gatehouse.proof.results import Check, Run, conclusion
 
 _HERE = Path(__file__).parent
-_WORDS = {"proven": "proven", "failed": "failed", "not_proven": "not proven", "out_of_reach": "out of reach"}
+_WORDS = {
+    "proven": "proven", "failed": "failed", "not_proven": "not proven", "out_of_reach": "out of reach",
+    "fine": "fine", "soon": "to be replaced", "over": "over",
+}  # fmt: skip
 _SIGNS = {"proven": "✓", "failed": "✗", "not_proven": "?", "waived": "!", "out_of_reach": "–"}
+_SIGNS |= {"fine": "✓", "soon": "!", "over": "✗"}
+_TALL, _LEAST = 100, 2  # of a bar of the trend, and of a part of one that must be seen
+_UPWARDS = ("proven", "not_proven", "waived", "failed")
 _environment = Environment(
     loader=FileSystemLoader(_HERE),
     undefined=StrictUndefined,
@@ -26,6 +34,7 @@ _environment = Environment(
 
 def render(run: Run, before: Run | None, history: Iterable[Run] = ()) -> str:
     """The page of a run. `before` is the run that it is compared with; `history` has earlier ones, the newest first."""
+    runs = [run, *history]
     order = {"failed": 0, "not_proven": 1, "proven": 2}
     checks = sorted(run.checks, key=lambda check: (order[check.verdict], check.waiver is not None, check.id))
     return _environment.get_template("report.html.j2").render(
@@ -39,9 +48,16 @@ def render(run: Run, before: Run | None, history: Iterable[Run] = ()) -> str:
         checks=checks,
         matrices=matrices(run),
         covered=coverage.covered(run),
-        standards=coverage.STANDARDS,
+        standards=coverage.ROWS,
         standings=coverage.STANDINGS,
-        history=[run, *history],
+        history=runs,
+        bars=bars(runs),
+        unsteady=unsteady(runs),
+        gaps=(without := coverage.gaps(run)),
+        number_of_gaps=sum(map(len, without.values())),
+        lives=run.lives[:SHOWN],
+        lives_left=len(run.lives[SHOWN:]),
+        mend=lambda check: mend(check, run.site),
         words=_WORDS,
         signs=_SIGNS,
         state=state,
@@ -89,3 +105,30 @@ def matrices(run: Run) -> Mapping[str, tuple[list[str], Mapping[tuple[str, str],
         names += [name for name in (start, end) if name not in names]
         cells[start, end] = check
     return found
+
+
+def bars(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """A bar a run, the oldest first: its parts by how checks stand, with their place in points."""
+    most = max((len(run.checks) for run in runs), default=0) or 1
+    found = []
+    for number, run in enumerate(reversed(runs)):
+        counts = [(which, sum(state(check) == which for check in run.checks)) for which in _UPWARDS]
+        parts, top = [], 4.0 + _TALL
+        for which, count in counts:
+            if count:
+                height = max(_LEAST, round(count / most * (_TALL - 4 * _LEAST), 1))
+                top = round(top - height, 1)
+                parts.append({"verdict": which, "number": count, "y": top, "height": height})
+        found.append({"x": number * 24 + 8, "when": run.started.strftime("%Y-%m-%d %H:%M"), "parts": parts})
+    return found
+
+
+def unsteady(runs: Sequence[Run]) -> list[tuple[Check, list[str]]]:
+    """The checks of the newest run that did not always stand as now: how they stood, the newest first; at most 30."""
+    then = [{check.key: state(check) for check in run.checks} for run in runs]
+    found = []
+    for check in runs[0].checks:
+        past = [states.get(check.key, "not there") for states in then]
+        if len({which for which in past if which != "not there"}) > 1:
+            found.append((check, past))
+    return found[:30]

@@ -11,6 +11,7 @@ run fails.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Generator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,7 +20,8 @@ from typing import Any, NoReturn
 import pytest
 
 from gatehouse.errors import GatehouseError
-from gatehouse.proof import catalogue, coverage, page, results, waiving
+from gatehouse.proof import catalogue, coverage, oscal, page, results, waiving
+from gatehouse.proof.lives import Life
 from gatehouse.site.waivers import Waiver
 
 EVIDENCE: pytest.StashKey[list[dict[str, Any]]] = pytest.StashKey()
@@ -47,12 +49,15 @@ class Plugin:
         colour: bool,
         as_json: bool,
         waivers: Mapping[str, Waiver] | None = None,
+        lives: Callable[[], list[Life]] = list,
     ) -> None:
+        """`lives` says at the end what of the site ends one day."""
         self.run = results.Run(site=site, version=version)
         self.folder: Path | None = None
         self._reports, self._say, self._colour, self._as_json = reports, write, colour, as_json
         self._errors = 0
         self._waivers, self._whole = waivers or {}, True
+        self._lives = lives
 
     def pytest_deselected(self) -> None:
         """Notes that not every check is made in this run."""
@@ -127,8 +132,11 @@ class Plugin:
         whole = self._whole and not any("::" in path or path.endswith(".py") for path in asked)
         waiving.settle(self.run, self._waivers, self.run.finished.date(), whole)
         self.folder = self.folder or results.new_folder(self._reports, self.run)
+        with contextlib.suppress(GatehouseError):  # the checks that need the vault say that it isn't there
+            self.run.lives = self._lives()
         before = results.earlier(self.folder)
-        results.write(self.folder, self.run, page.render(self.run, before[0] if before else None, before))
+        shown = page.render(self.run, before[0] if before else None, before)
+        results.write(self.folder, self.run, shown, oscal.document(self.run))
         if not self.run.succeeded or self._errors:
             session.exitstatus = max(int(exitstatus), 1)
         elif exitstatus == pytest.ExitCode.TESTS_FAILED and self.run.waived:

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from gatehouse.errors import GatehouseError
+from gatehouse.proof.lives import Life
+from gatehouse.proof.mends import mend
 
 Verdict = Literal["proven", "failed", "not_proven"]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
@@ -21,6 +23,7 @@ RESULTS = "results.json"
 JUNIT = "junit.xml"
 LATEST = "latest"
 PAGE = "report.html"
+OSCAL = "oscal.json"
 KEPT = 50  # runs of a site
 TOLD = 20  # runs that a report tells of
 
@@ -62,7 +65,10 @@ class Check:
 
 @dataclass
 class Run:
-    """One run over one site. Times are UTC. `problems` make a run fail beside its checks: waivers that don't count."""
+    """One run over one site. Times are UTC. `problems` make a run fail beside its checks: waivers that don't count.
+
+    `lives` is what ends one day, the soonest first.
+    """
 
     site: str
     version: str
@@ -70,6 +76,7 @@ class Run:
     finished: datetime | None = None
     checks: list[Check] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    lives: list[Life] = field(default_factory=list)
 
     def add(self, check: Check) -> None:
         """Takes a check in. Raises `ResultsError` for a second one with the same id, gateway and segment."""
@@ -104,6 +111,7 @@ class Run:
             "summary": self.summary,
             "waived": self.waived,
             "problems": self.problems,
+            "lives": [asdict(life) for life in self.lives],
             "checks": [asdict(check) for check in self.checks],
         }
 
@@ -125,8 +133,8 @@ def new_folder(reports: Path, run: Run) -> Path:
     raise ResultsError(f"{base}: a hundred runs within one second")
 
 
-def write(folder: Path, run: Run, page: str | None = None) -> Path:
-    """Writes results.json, junit.xml and the page, then makes `latest` lead to this run; removes the oldest of many.
+def write(folder: Path, run: Run, page: str | None = None, oscal: str | None = None) -> Path:
+    """Writes results.json, junit.xml, page and OSCAL form, then makes `latest` lead to this run; of many the oldest go.
 
     Each file and the link come to be in one step. Returns the path of results.json.
     """
@@ -134,6 +142,8 @@ def write(folder: Path, run: Run, page: str | None = None) -> Path:
         _put(folder / JUNIT, junit(run))
         if page is not None:
             _put(folder / PAGE, page)
+        if oscal is not None:
+            _put(folder / OSCAL, oscal)
         _put(folder / RESULTS, json.dumps(run.as_dict(), indent=1, ensure_ascii=False) + "\n")
         link = folder.parent / f".{LATEST}.new"
         link.unlink(missing_ok=True)
@@ -184,7 +194,7 @@ def _forget(newest: Path) -> None:
     earlier = [path for path in newest.parent.iterdir() if path.is_dir() and not path.is_symlink() and path != newest]
     earlier.sort(key=lambda path: path.stat().st_mtime_ns)
     for old in earlier[: max(0, len(earlier) + 1 - KEPT)]:
-        for name in (RESULTS, JUNIT, PAGE):
+        for name in (RESULTS, JUNIT, PAGE, OSCAL):
             (old / name).unlink(missing_ok=True)
             (old / f".{name}.new").unlink(missing_ok=True)
         if not any(old.iterdir()):
@@ -212,6 +222,7 @@ def read(path: Path) -> Run:
             started=datetime.fromisoformat(found["started"]),
             finished=datetime.fromisoformat(found["finished"]) if found["finished"] else None,
             problems=list(found.get("problems", ())),
+            lives=[Life(**life) for life in found.get("lives", ())],
             checks=[
                 Check(
                     **{
@@ -248,7 +259,10 @@ def table(run: Run, colour: bool = False) -> str:
     for verdict in ("failed", "not_proven"):
         chosen: list[Check] = [check for check in run.checks if check.verdict == verdict]
         lines += [""] if chosen else []
-        lines += [painted(_line(check), check.verdict) for check in chosen]
+        for check in chosen:
+            lines.append(painted(_line(check), check.verdict))
+            todo = mend(check.id, run.site) if verdict == "failed" and check.waiver is None else ""
+            lines += [f"    mend: {todo}"] if todo else []
     warned = [(check, text) for check in run.checks for text in check.warnings]
     lines += [""] if warned else []
     lines += [painted(f"warning: {check.id} ({_place(check)}): {text}", "not_proven") for check, text in warned]

@@ -7,16 +7,20 @@ up; the checks themselves only judge what was seen.
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from _pytest.terminal import TerminalReporter
 
+from deploy import vaults
 from deploy.inventory import ROOT, reports
 from gatehouse.errors import GatehouseError
-from gatehouse.proof import expect
+from gatehouse.identity import ages
+from gatehouse.proof import expect, lives
 from gatehouse.proof.observation import Observation
 from gatehouse.proof.plugin import EVIDENCE, MARKERS, WARNINGS, Plugin
 from gatehouse.site import INTERNET, Site, load
@@ -60,9 +64,25 @@ def pytest_configure(config: pytest.Config) -> None:
     version = " ".join(of_checkout().split())
     folder = Path(config.getoption("--reports") or reports(site))
     config.pluginmanager.register(
-        Plugin(site.name, version, folder, out.write, out.isatty() and not as_json, as_json, site.waivers),
+        Plugin(
+            site.name,
+            version,
+            folder,
+            out.write,
+            out.isatty() and not as_json,
+            as_json,
+            site.waivers,
+            functools.partial(_lives, site),
+        ),
         "gatehouse-proof",
     )
+
+
+def _lives(site: Site) -> list[lives.Life]:
+    """What ends one day. Raises `GatehouseError` where the vault can't be opened."""
+    vault = vaults.open_vault(site)
+    now = datetime.now(UTC)
+    return lives.lives(site.name, vaults.open_pki(site, vault), ages.ages(site, vault), site.devices, now)
 
 
 @pytest.hookimpl(trylast=True)

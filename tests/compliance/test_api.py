@@ -61,6 +61,7 @@ def answered(live, evidence, case):
 
 
 @pytest.mark.controls("ETSI-EN-303-645-v3.1.3:5.5-5", "OWASP-IoT-Top10-2018:I3")
+@pytest.mark.controls("NISTIR-8259A:Cybersecurity State Awareness/5")
 @pytest.mark.check("api.devices")
 def test_who_shows_a_good_token_is_told_which_devices_there_are(live, evidence):
     """With a token of the site for this gateway: its devices, no others, with no secret among what is told."""
@@ -72,6 +73,7 @@ def test_who_shows_a_good_token_is_told_which_devices_there_are(live, evidence):
 
 
 @pytest.mark.controls("ETSI-EN-303-645-v3.1.3:5.5-5", "OWASP-IoT-Top10-2018:I3", "OWASP-IoT-Top10-2018:I6")
+@pytest.mark.controls("NISTIR-8259A:Cybersecurity State Awareness/3")
 @pytest.mark.check("api.refuses")
 def test_nobody_without_a_good_token_is_told_anything(live, evidence):
     """Without a token, with an expired one, a stranger's or another gateway's: refused, where a good one is not."""
@@ -86,6 +88,7 @@ def test_nobody_without_a_good_token_is_told_anything(live, evidence):
 
 
 @pytest.mark.controls("OWASP-IoT-Top10-2018:I3", "ETSI-EN-303-645-v3.1.3:5.6-1")
+@pytest.mark.controls("NISTIR-8259A:Cybersecurity State Awareness/4")
 @pytest.mark.check("api.read-only")
 def test_not_even_a_good_token_changes_anything(live, evidence):
     """A request that would change something is refused as such, with the token that may read."""

@@ -32,6 +32,8 @@ ENCRYPTED = pytest.mark.controls(
     "ETSI-EN-303-645-v3.1.3:5.5-6",
     "ETSI-EN-303-645-v3.1.3:5.5-7",
     "ETSI-EN-303-645-v3.1.3:5.8-1",
+    "ETSI-EN-303-645-v3.1.3:5.8-2",
+    "IEC-62443-3-3/4-2:FR4",
     "IEC-62443-3-3/4-2:SR/CR 4.1",
     "IEC-62443-3-3/4-2:SR/CR 4.3",
 )
@@ -138,7 +140,7 @@ def test_tls_is_spoken_in_the_declared_versions_and_in_no_other(live, site, vers
 
 
 @ENCRYPTED
-@pytest.mark.controls("RFC-9325:4.1/d", "RFC-9325:4.2/b")
+@pytest.mark.controls("RFC-9325:4.1/d", "RFC-9325:4.2/b", "OWASP-ISVS-1.0+main-2026-06:2.4.2")
 @pytest.mark.check("broker.tls-suites")
 def test_suites_without_authenticated_encryption_are_refused(live, evidence):
     """A client that offers nothing but suites of the past gets no session."""
@@ -341,7 +343,7 @@ def test_who_a_device_is_stands_in_its_certificate_and_nowhere_else(live, eviden
     the_good_one(live, evidence)
 
 
-@pytest.mark.controls("ENISA-IoT-Baseline-2017:GP-TM-51", "OWASP-IoT-Top10-2018:I2")
+@pytest.mark.controls("ENISA-IoT-Baseline-2017:GP-TM-51", "OWASP-IoT-Top10-2018:I2", "IEC-62443-3-3/4-2:SR/CR 7.1")
 @pytest.mark.check("broker.limits-packets")
 def test_a_packet_beyond_the_limit_ends_the_session(live, site, evidence):
     """A message just within the site's limit is taken; one beyond ends the session, and is not taken."""

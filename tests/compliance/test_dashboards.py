@@ -130,6 +130,7 @@ def test_the_logins_that_attackers_try_first_are_refused(live, evidence):
 
 @PROTECTED
 @pytest.mark.controls("ETSI-EN-303-645-v3.1.3:5.5-5")
+@pytest.mark.controls("NISTIR-8259A:Cybersecurity State Awareness/3")
 @pytest.mark.check("dashboards.asks-for-a-login")
 def test_nobody_is_shown_anything_without_a_login(live, evidence):
     """Without a session nothing is shown: no page, no dashboard, no data source; in one it is."""
@@ -215,6 +216,8 @@ def just_reported(engine):
 
 
 @pytest.mark.controls("OWASP-IoT-Top10-2018:I8")
+@pytest.mark.controls("IEC-62443-3-3/4-2:SR/CR 6.2", "ENISA-IoT-Baseline-2017:GP-TM-56")
+@pytest.mark.controls("OWASP-ISVS-1.0+main-2026-06:1.4.1")
 @pytest.mark.check("dashboards.numbers")
 def test_the_gateways_own_numbers_are_of_now(live, evidence):
     """What was refused and dropped, days left and devices by status are of the last minutes."""

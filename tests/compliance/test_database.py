@@ -108,6 +108,7 @@ def test_the_intake_writes_and_does_nothing_else(live, evidence):
 
 
 @PROTECTED
+@pytest.mark.controls("NISTIR-8259A:Cybersecurity State Awareness/4")
 @pytest.mark.check("database.dashboards-read")
 def test_the_dashboards_read_and_do_nothing_else(live, evidence):
     """The dashboards read; they write nothing, and are told nothing about accounts."""
@@ -151,6 +152,7 @@ def test_other_accounts_of_the_gateway_reach_none_of_its_ports(live, evidence):
 
 
 @PRIVATE
+@pytest.mark.controls("IEC-62443-3-3/4-2:FR4")
 @pytest.mark.check("database.files")
 def test_its_files_are_nobody_elses(live, evidence):
     """What the database stores, its key, and the credentials can be read by those alone who need them."""

@@ -18,7 +18,10 @@ GUARDED = pytest.mark.controls("IEC-62443-3-3/4-2:SR 5.2")
 DISCREET = pytest.mark.controls("ETSI-EN-303-645-v3.1.3:5.6-2")
 APART = pytest.mark.controls("ENISA-IoT-Baseline-2017:GP-TM-47", "ENISA-IoT-Baseline-2017:GP-TM-48")
 MEASURED = pytest.mark.controls(
-    "ENISA-IoT-Baseline-2017:GP-TM-46", "EU-CRA-2024/2847:Annex I Part I (2)(i)", "ETSI-EN-303-645-v3.1.3:5.9-3"
+    "ENISA-IoT-Baseline-2017:GP-TM-46",
+    "EU-CRA-2024/2847:Annex I Part I (2)(i)",
+    "ETSI-EN-303-645-v3.1.3:5.9-3",
+    "IEC-62443-3-3/4-2:SR/CR 7.1",
 )
 
 

@@ -29,6 +29,7 @@ def the_link_works(live, evidence, segment, address):
         cannot_prove(f"the link to {segment} is dead, so silence proves nothing: {seen}")
 
 
+@pytest.mark.controls("IEC-62443-3-3/4-2:SR 1.13")
 @pytest.mark.check("gateway.{offer}-from-{segment}")
 def test_a_listener_is_reached_from_the_segments_it_is_declared_for_and_from_no_other(live, segment, offer, evidence):
     """A listener, at the gateway's addresses in the segment: reached where declared, silent elsewhere."""
@@ -170,6 +171,12 @@ def test_a_scan_of_the_gateways_other_addresses_finds_nothing(live, segment, evi
             the_link_works(live, evidence, segment, address)
 
 
+# Whatever would listen without being declared, be it Avahi, SNMP or TFTP, is found here.
+@pytest.mark.controls(
+    "NISTIR-8259A:Logical Access to Interfaces/1", "OWASP-ISVS-1.0+main-2026-06:3.2.2",
+    "ENISA-IoT-Baseline-2017:GP-TM-45", "CIS-Debian-12-v1.1.0:2.1.2", "CIS-Debian-12-v1.1.0:2.1.15",
+    "CIS-Debian-12-v1.1.0:2.1.16",
+)  # fmt: skip
 @pytest.mark.check("gateway.sockets")
 def test_every_socket_that_listens_is_declared(live, evidence):
     """Every socket that waits for others on the gateway, loopback included, belongs to a declared listener."""

@@ -84,6 +84,7 @@ def test_a_service_that_strangers_talk_to_is_confined(live, service, evidence):
 
 
 @pytest.mark.controls("ETSI-EN-303-645-v3.1.3:5.4-1", "OWASP-ISVS-1.0+main-2026-06:2.3.1", "OWASP-IoT-Top10-2018:I7")
+@pytest.mark.controls("IEC-62443-3-3/4-2:FR4")
 @pytest.mark.check("keys.owners")
 def test_every_private_key_belongs_to_who_uses_it_and_nobody_else_reads_it(live, evidence):
     """No private key can be read by others, written by a group, or is owned by anybody but root or a service."""
@@ -209,6 +210,7 @@ def test_the_settings_that_belong_to_the_machine_underneath_are_as_declared(live
 
 
 @pytest.mark.controls("CIS-Debian-12-v1.1.0:6.1.x", "EU-CRA-2024/2847:Annex I Part I (2)(l)")
+@pytest.mark.controls("IEC-62443-3-3/4-2:SR/CR 6.1", "ENISA-IoT-Baseline-2017:GP-TM-55")
 @pytest.mark.check("host.log")
 def test_the_log_outlives_a_restart_and_cannot_fill_the_disk(live, evidence):
     """The journal that runs keeps what it is told on the disk, and at its start gave itself a limit."""

@@ -103,6 +103,7 @@ def test_every_certificate_that_lies_here_is_a_devices_and_nothing_else(bundles,
 
 
 @UNIQUE
+@pytest.mark.controls("ENISA-IoT-Baseline-2017:GP-TM-49")
 @pytest.mark.check("identities.unique")
 def test_no_two_devices_share_a_key(enrolled, vault, bundles, evidence):
     """No key is two devices': not in the registry, not in the bundles, not those that sign messages."""
@@ -196,6 +197,7 @@ def test_the_list_that_the_broker_has_loaded_names_everything_and_lasts(live, ad
 
 @REVOCATION
 @pytest.mark.asks("broker", "sessions")
+@pytest.mark.controls("OWASP-ISVS-1.0+main-2026-06:1.5.3")
 @pytest.mark.check("broker.sessions")
 def test_nobody_is_connected_who_is_revoked_or_whom_the_registry_does_not_know(live, admits, site, evidence):
     """Each session that is open now is of a device that may have one: none of a revoked one was left, none is of a

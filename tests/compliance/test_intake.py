@@ -12,6 +12,8 @@ AUTHENTIC = pytest.mark.controls(
     "OWASP-IoT-Top10-2018:I3",
     "ENISA-IoT-Baseline-2017:GP-TM-51",
     "IEC-62443-3-3/4-2:SR/CR 3.1",
+    "OWASP-ISVS-1.0+main-2026-06:1.1.4",
+    "OWASP-ISVS-1.0+main-2026-06:4.1.1",
 )
 
 pytestmark = pytest.mark.asks("intake")

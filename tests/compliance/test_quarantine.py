@@ -65,6 +65,7 @@ def test_a_device_in_quarantine_is_heard_for_diagnosis_only(live, evidence):
 @QUARANTINE
 @pytest.mark.controls("OWASP-ISVS-1.0+main-2026-06:2.1.11")
 @pytest.mark.parametrize("status", SETS)
+@pytest.mark.controls("OWASP-ISVS-1.0+main-2026-06:2.3.3")
 @pytest.mark.check("quarantine.sets-of-{status}")
 def test_the_firewall_cuts_off_those_whom_the_registry_says_and_nobody_else(live, status, evidence):
     """In the kernel's sets are the devices with that status, all of them, and no device that is free."""

@@ -56,6 +56,7 @@ def suite_is_logged_in(live, evidence):
         )
 
 
+@pytest.mark.controls("OWASP-ISVS-1.0+main-2026-06:2.4.2")
 @pytest.mark.check("ssh.algorithms")
 def test_ssh_offers_sound_algorithms_only(live, evidence):
     """Key exchange, host keys, ciphers and MACs that the server itself proposes are sound ones."""
@@ -89,6 +90,7 @@ def test_an_unknown_key_is_refused_and_no_password_is_asked_for(live, evidence, 
 
 
 @pytest.mark.controls("ETSI-EN-303-645-v3.1.3:5.1-1", "OWASP-IoT-Top10-2018:I1")
+@pytest.mark.controls("OWASP-ISVS-1.0+main-2026-06:2.1.8")
 @pytest.mark.check("ssh.refuses-default")
 def test_the_logins_that_attackers_try_first_are_refused(live, evidence):
     """What makers set such machines up with is refused, each tried once; the administrator logs in right after it."""

@@ -76,6 +76,7 @@ def test_each_name_shows_a_certificate_that_its_visitors_trust(live, pages, evid
 
 
 @pytest.mark.controls("RFC-9325:3.1.1/a", "RFC-9325:3.1.1/c", "RFC-9325:4.1/e", *ENCRYPTED)
+@pytest.mark.controls("OWASP-ISVS-1.0+main-2026-06:2.4.2")
 @pytest.mark.check("web.tls")
 def test_each_name_speaks_the_profile_of_tls_that_the_site_says_and_nothing_older(live, pages, evidence):
     """TLS 1.3, and 1.2 where the profile has it, with forward secrecy and authenticated encryption; nothing older."""

@@ -267,6 +267,54 @@ def test_where_nothing_is_there_to_sign_or_verify_it_is_said_and_no_key_is_made(
     assert reportseals.KEY not in house.vault()
 
 
+@pytest.fixture
+def verified(house: House, monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
+    """`verify`, of which the suite is played: it leaves a run and exits with 1."""
+    numbers = iter(range(9))
+
+    def suite(*_: str) -> int:
+        a_run(house.root / "reports", next(numbers))
+        return 1
+
+    monkeypatch.setattr(tasks, "_pytest", suite)
+    return lambda: tasks._verify(house.site)
+
+
+def test_a_run_is_signed_when_it_ends_where_the_site_has_a_key_and_keeps_its_status(house: House, verified) -> None:
+    base = house.root / "reports" / "home"
+    assert verified() == 1 and not (base / seal.CHAIN).exists()
+    reportseals.prepare(house.site)
+    reportseals.prepare(house.site)
+    assert verified() == 1 and verified() == 1
+    links = [json.loads(line) for line in lines(base)]
+    assert [link["number"] for link in links] == [1, 2, 3]
+    assert ended() == 0
+
+
+def test_a_run_whose_chain_was_changed_is_not_signed_and_that_is_no_success(house: House, verified) -> None:
+    base = house.root / "reports" / "home"
+    reportseals.prepare(house.site)
+    verified()
+    put(base, lines(base)[0].replace(b"home", b"hame"))
+    with pytest.raises(SealError, match="nothing was signed"):
+        verified()
+
+
+def test_a_new_lab_begins_a_new_chain_and_keeps_the_former_one(
+    house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = house.root / "reports" / "home"
+    reportseals.prepare(house.site)
+    a_run(house.root / "reports", 0)
+    list(reportseals.sign(house.site))
+    monkeypatch.setattr(vaults, "vault_path", lambda _: tmp_path / "new" / "vault.age")
+    monkeypatch.setattr(vaults, "identity_path", lambda _: tmp_path / "new" / "identity.age")
+    monkeypatch.setattr(vaults, "reports", lambda _: house.root / "reports")
+    (tmp_path / "new").mkdir()
+    vaults.prepare_lab(house.site)
+    assert not (base / seal.CHAIN).exists() and (base / f"former-{seal.CHAIN}").exists()
+
+
 @pytest.mark.parametrize(
     "content", [None, b"", b"-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n", b"\xff"]
 )

@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from invoke import Context
 
 import tasks
-from deploy import newsite, run, trust
+from deploy import newsite, reportseals, run, trust
 from gatehouse.errors import GatehouseError
 from gatehouse.identity import Vault
 from gatehouse.site import Site, load
@@ -407,6 +407,7 @@ def remote(checkout: Checkout, key: Path, monkeypatch: pytest.MonkeyPatch) -> li
     monkeypatch.setattr(run, "apply", lambda where: done.append(f"applied {where.name}"))
     monkeypatch.setattr(tasks, "_verify", lambda where, as_json=False: done.append(f"verified {where.name}") or 0)
     monkeypatch.setattr(tasks, "build_lab", lambda where: done.append("built a lab"))
+    monkeypatch.setattr(reportseals, "prepare", lambda where: None)
     return done
 
 
