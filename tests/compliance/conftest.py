@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from _pytest.terminal import TerminalReporter
@@ -133,9 +134,14 @@ def site(pytestconfig: pytest.Config) -> Site:
     return pytestconfig.stash[SITE]
 
 
-@pytest.fixture(scope="session")
+def _as_long(fixture_name: str, config: pytest.Config) -> Literal["function", "session"]:
+    return "function" if config.getoption("--connection-each") else "session"
+
+
+@pytest.fixture(scope=_as_long)
 def gateways(site: Site, request: pytest.FixtureRequest) -> Iterator[Gateways]:
-    wanted = set().union(*map(_asked, request.session.items))
+    items = [request.node] if isinstance(request.node, pytest.Item) else request.session.items
+    wanted = set().union(*map(_asked, items))
     with Gateways(site, lambda live: ahead(live, lanes.of(wanted))) as opened:
         yield opened
 

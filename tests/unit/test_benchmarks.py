@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from benchmarks import intake, network, playbook
+from benchmarks import verify as proof
 from benchmarks.measure import BenchmarkError, Ratio, Run, in_turn, table, timed
 from benchmarks.states import of_operations
 from gatehouse.messages import verify
@@ -146,3 +147,11 @@ def test_the_firewall_is_measured_with_every_device_in_its_maps_and_limits_that_
     few, many = (network.text(number) for number in (10, 40))
     assert many.count(": jump profile_") - few.count(": jump profile_") == 2 * 30
     assert "limit rate over 10000000/second" in many and "skuid != { root }" in many
+
+
+def test_of_the_suite_each_file_has_its_share_in_the_sample_and_in_the_estimate():
+    checks = [f"a.py::{n}" for n in range(5)] + ["b.py::x"]
+    sample = proof.sampled(checks, 4)
+    assert sample == ["a.py::0", "a.py::4", "b.py::x"]
+    assert proof.estimate(checks, {"a.py::0": 1.0, "a.py::4": 3.0, "b.py::x": 10.0}) == 5 * 2 + 10
+    assert proof.sampled(checks, 1) == checks
