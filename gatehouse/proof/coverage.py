@@ -32,6 +32,8 @@ ROWS = {**STANDARDS, **CHECKLISTS}
 FILE = Path(__file__).with_name("checklists.toml")
 _FORMER = "ETSI-EN-303-645-v2.1.1"
 _PRESENT = "ETSI-EN-303-645-v3.1.3"
+# What asks for less than the provision of the same number did, and so speaks for itself alone.
+_NARROWED = {f"{_PRESENT}:5.3-1", f"{_PRESENT}:5.3-16"}
 _ELSEWHERE = {
     "device": "its evidence lies in the device, which a gateway can't look into",
     "process": "its evidence lies in how the maker or operator works, which no test of a gateway shows",
@@ -75,7 +77,8 @@ def controls_of(run: Run) -> dict[str, tuple[Covered, ...]]:
 def spoken_for(references: Iterable[str]) -> tuple[str, ...]:
     """The references, and those of the former edition of a standard that they stand for as well."""
     named = tuple(references)
-    former = (r.replace(_PRESENT, _FORMER, 1) for r in named if r.startswith(_PRESENT))
+    kept = (r for r in named if r.startswith(_PRESENT) and r not in _NARROWED)
+    former = (r.replace(_PRESENT, _FORMER, 1) for r in kept)
     return tuple(dict.fromkeys([*named, *(reference for reference in former if reference in controls())]))
 
 

@@ -216,7 +216,7 @@ def just_reported(engine):
 
 
 @pytest.mark.controls("OWASP-IoT-Top10-2018:I8")
-@pytest.mark.controls("IEC-62443-3-3/4-2:SR/CR 6.2", "ENISA-IoT-Baseline-2017:GP-TM-56")
+@pytest.mark.controls("IEC-62443-3-3/4-2:FR6", "IEC-62443-3-3/4-2:SR/CR 6.2", "ENISA-IoT-Baseline-2017:GP-TM-56")
 @pytest.mark.controls("OWASP-ISVS-1.0+main-2026-06:1.4.1")
 @pytest.mark.check("dashboards.numbers")
 def test_the_gateways_own_numbers_are_of_now(live, evidence):

@@ -210,7 +210,7 @@ def test_the_settings_that_belong_to_the_machine_underneath_are_as_declared(live
 
 
 @pytest.mark.controls("CIS-Debian-12-v1.1.0:6.1.x", "EU-CRA-2024/2847:Annex I Part I (2)(l)")
-@pytest.mark.controls("IEC-62443-3-3/4-2:SR/CR 6.1", "ENISA-IoT-Baseline-2017:GP-TM-55")
+@pytest.mark.controls("IEC-62443-3-3/4-2:FR6", "IEC-62443-3-3/4-2:SR/CR 6.1", "ENISA-IoT-Baseline-2017:GP-TM-55")
 @pytest.mark.check("host.log")
 def test_the_log_outlives_a_restart_and_cannot_fill_the_disk(live, evidence):
     """The journal that runs keeps what it is told on the disk, and at its start gave itself a limit."""

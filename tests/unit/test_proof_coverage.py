@@ -82,6 +82,8 @@ def test_the_table_has_a_row_a_standard():
 def test_a_provision_speaks_for_the_one_of_the_same_number_in_the_former_edition():
     former = ETSI.replace("v3.1.3", "v2.1.1")
     assert coverage.spoken_for([ETSI, FULL]) == (ETSI, FULL, former)
+    narrowed = ETSI.replace("5.6-1", "5.3-1")
+    assert narrowed in controls() and coverage.spoken_for([narrowed]) == (narrowed,)
     found = coverage.controls_of(run_with(check("a.b", "proven", ETSI)))["ETSI-EN-303-645-v2.1.1"]
     assert [entry.standing for entry in found if entry.control.reference == former] == ["proven"]
 
