@@ -1,9 +1,9 @@
-"""The device API, the update server, the HTTPS front, and certificates from a public CA."""
+"""The device API, the update server, the HTTPS front, certificates from a public CA; then what watches all of it."""
 
 from deploy import layer
 from roles.target import Target
 
-ROLES = ("api", "updates", "nginx", "certbot")
+ROLES = ("api", "updates", "nginx", "certbot", "watch")
 
 
 def apply(target: Target) -> None:

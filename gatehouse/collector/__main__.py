@@ -69,6 +69,8 @@ def collected(settings: dict[str, Any]) -> tuple[list[str], list[str]]:
         take("broker", lambda: readings.broker(_journal(settings["broker"], Path(settings["cursor"]))))
     for name, end in settings["certificates"].items():
         take(f"certificate of {name}", partial(_certificate, name, Path(end)))
+    if (night := settings.get("verified")) and Path(night).exists():
+        take("nightly verification", lambda: [readings.verified(Path(night).read_text(), time.time())])
     take("registry", lambda: readings.devices(json.loads(Path(settings["registry"]).read_text())))
     return points, left_out
 

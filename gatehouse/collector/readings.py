@@ -6,6 +6,7 @@
     refused,device=pump-02,why=limit packets=3i           of these, packets of a device, since it was refused first
     certificate,name=mosquitto days=239.5     days until a certificate is no longer valid
     devices,status=revoked count=1i           devices of the registry
+    verified right=47i,wrong=1i,hours=3.200   what the nightly verification found, and how long ago
 
 Counters begin anew with what they count in: the dashboards show differences, and none that is negative.
 """
@@ -94,6 +95,15 @@ def certificate(name: str, end: str, now: float) -> str:
     # openssl pads the day with a blank, and knows GMT only.
     left = datetime.strptime(f"{' '.join(moment.split())}+0000", f"{_TIME}%z").timestamp() - now
     return f"certificate,name={name} days={left / DAY:.3f}"
+
+
+def verified(result: str, now: float) -> str:
+    """From what the nightly verification left. Raises `ValueError` or `TypeError` for anything else."""
+    found = json.loads(result)
+    checks: dict[str, str] = dict(found["checks"])
+    wrong = sum(1 for how in checks.values() if how)
+    hours = max(0.0, now - found["when"]) / 3600
+    return f"verified right={len(checks) - wrong}i,wrong={wrong}i,hours={hours:.3f}"
 
 
 def devices(counts: Mapping[str, int]) -> list[str]:

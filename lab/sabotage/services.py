@@ -116,6 +116,18 @@ SABOTAGES = (
         may={"host.runs-{ssh,nginx}": "it needs one of these packages, too"},
     ),
     Sabotage(
+        name="no-nights",
+        title="The timer of the nightly verification is disarmed",
+        breaks="systemctl disable --quiet --now gatehouse-verify.timer",
+        catches=("host.runs-watch",),
+    ),
+    Sabotage(
+        name="nights-without-eyes",
+        title="The nightly verification is told to overlook the broker and the front",
+        breaks="""edit /etc/gatehouse/verify.json '/"(mosquitto|nginx)\\.service",/d'""",
+        catches=("watch.nightly",),
+    ),
+    Sabotage(
         name="kernel-trusts-routes",
         title="The kernel takes redirects and source routes, and checks no sender",
         breaks="""

@@ -14,6 +14,7 @@ from roles.intake.files import LIBRARY, METRICS, library
 from roles.mosquitto import service as broker
 from roles.nginx import files as nginx
 from roles.target import Target
+from roles.watch import files as watch
 
 FOLDER = "/etc/gatehouse/collector"
 SETTINGS, REGISTRY, NAMES = (f"{FOLDER}/{name}.json" for name in ("collector", "devices", "names"))
@@ -54,6 +55,7 @@ def configuration(target: Target) -> list[rendering.File]:
         "broker": broker.units[0] if broker.name in runs else "",
         "cursor": f"{STATE}/cursor",
         "certificates": {name: f"{ENDS}/{name}" for name in sorted(certificates)},
+        "verified": watch.RESULT if watch.service.name in runs else "",
         "registry": REGISTRY,
         "names": NAMES,
         "database": {

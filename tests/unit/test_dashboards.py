@@ -183,6 +183,14 @@ def test_what_is_no_ruleset_is_told_from_one_without_drops(text: str) -> None:
     assert readings.firewall('{"nftables": []}') == []
 
 
+def test_what_the_nightly_verification_found_is_counted_with_its_age() -> None:
+    result = {"when": 1_000.0, "seconds": 1, "checks": {"unit a": "", "unit b": "failed", "firewall": ""}}
+    assert readings.verified(json.dumps(result), 8_200.0) == "verified right=2i,wrong=1i,hours=2.000"
+    for text in ("", "{}", "[]", '{"checks": 1}'):
+        with pytest.raises((ValueError, KeyError, TypeError, AttributeError)):
+            readings.verified(text, 0.0)
+
+
 def test_rejected_messages_are_counted_by_reason() -> None:
     metrics = "# TYPE x counter\ngatehouse_intake_stored_total 9\n"
     metrics += 'gatehouse_intake_refused_total{reason="replay"} 2\ngatehouse_intake_refused_total{reason="too-old"} 0\n'

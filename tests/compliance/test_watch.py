@@ -1,0 +1,56 @@
+"""The nightly verification: it looks at all that is declared, says what is so, is confined, and comes every night."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+
+from roles.target import Target
+from roles.watch import files
+from tests.compliance.test_host import EXPOSURE_AT_MOST
+
+LATE = 300  # seconds between the start of a run and its result
+
+
+def looked_at(live):
+    """The ids of all that the nightly verification must look at."""
+    expected = files.settings(Target(live.site, live.name, lambda: live.pki))
+    named = {f"unit {name}" for name in expected["units"]} | {"units failed", "accounts", "packages", "free /"}
+    named |= {f"open {address} {port}" for address, port in expected["open"]} | {"firewall"}
+    for address in (expected["broker"] or {}).get("addresses", ()):
+        named |= {f"broker certificate {address}", f"broker refuses {address}"}
+    return named
+
+
+@pytest.mark.controls("ETSI-EN-303-645-v3.1.3:5.7-2", "IEC-62443-3-3/4-2:SR/CR 6.2")
+@pytest.mark.check("watch.nightly")
+def test_the_nightly_verification_looks_at_all_that_is_declared_and_says_what_is_so(live, evidence):
+    """The nightly verification, run now, leaves a result of now, looks at everything, and says of units what is so."""
+    begun = live.run("date", "+%s")
+    started = live.run("systemctl", "start", files.UNIT)
+    evidence({"from": "gateway", "sent": f"systemctl start {files.UNIT}", "got": started.outcome})
+    assert started.result.get("status") == 0, f"{files.UNIT} can't do its work"
+    result = json.loads(live.run("cat", files.RESULT).result["output"])
+    late = result["when"] - int(begun.result["output"])
+    assert -2 <= late <= LATE, f"its result is of another time: {late:.0f} s from now"
+    wrong = {name: how for name, how in result["checks"].items() if how}
+    evidence({"from": "gateway", "sent": files.RESULT, "got": f"{len(result['checks'])} looked at, wrong: {wrong}"})
+    missing = sorted(looked_at(live) - result["checks"].keys())
+    assert not missing, f"it does not look at {missing[0]}{f' and {len(missing) - 1} more' if missing[1:] else ''}"
+    for name in files.settings(Target(live.site, live.name, lambda: live.pki))["units"]:
+        unit = live.host.service(name)
+        well = bool(unit.is_running and unit.is_enabled)
+        assert well == (f"unit {name}" not in wrong), f"{name}: it says '{wrong.get(f'unit {name}', 'in order')}'"
+
+
+@pytest.mark.controls("ETSI-EN-303-645-v3.1.3:5.6-7")
+@pytest.mark.check("watch.confined")
+def test_the_nightly_verification_is_confined(live, evidence):
+    """systemd rates the unit of the nightly verification as little exposed."""
+    seen = live.run("systemd-analyze", "security", "--no-pager", files.UNIT)
+    rated = re.search(r"exposure level for (\S+): ([0-9.]+)", str(seen.result.get("output")))
+    assert rated, f"systemd rates no {files.UNIT}"
+    evidence({"from": "gateway", "sent": f"systemd-analyze security {files.UNIT}", "got": rated[2]})
+    assert float(rated[2]) <= EXPOSURE_AT_MOST, f"{files.UNIT}: exposure {rated[2]}, at most {EXPOSURE_AT_MOST}"
