@@ -500,6 +500,48 @@ def mud_import(
     print(f"wrote {mud.apply(made)}; next: ./kit harden --site {site}")
 
 
+PEER = {"name": "the peer: a laptop, a phone"}
+THERE = {"gateway": "at which gateway (not needed where there is one)"}
+
+
+@task(
+    name="peer",
+    help={
+        **SITE,
+        **PEER,
+        **THERE,
+        "public-key": "its own public key (without, the kit makes its key)",
+        "out": "the file to write, 0600 (default: NAME.conf)",
+        "qr": "draw it on the terminal instead, for a phone",
+    },
+)
+@told
+def wireguard_peer(
+    _: Context, name: str, site: str = "lab", gateway: str = "", public_key: str = "", out: str = "", qr: bool = False
+) -> None:
+    """Add a peer to the tunnel for remote management, and hand its configuration over: a file, or a QR code."""
+    from deploy import wireguard
+
+    if not qr:
+        written = wireguard.hand_over(_site(site), name, public_key, gateway, out)
+        print(f"wrote {written}: move it to {name}, and delete it here; next: ./kit harden --site {site}")
+    elif public_key or out:
+        sys.exit("wireguard.peer: --qr hands over a key of the kit's (leave --public-key and --out away)")
+    elif not sys.stdout.isatty():
+        sys.exit("wireguard.peer: --qr draws secrets, on a terminal only (without it, it is a file)")
+    else:
+        print("\n".join(wireguard.code(_site(site), name, gateway)))
+
+
+@task(name="remove", help={**SITE, **PEER})
+@told
+def wireguard_remove(_: Context, name: str, site: str = "lab") -> None:
+    """Remove a peer of the tunnel: it is cut off at once, at every gateway, and its keys are forgotten."""
+    from deploy import wireguard
+
+    wireguard.remove(_site(site), name, print)
+
+
 # The tiers, and what pytest is told for each. Units share nothing: every core has a part of them. The sabotages take
 # long, and so do virtual machines where they are emulated: both are made where they are asked for.
 SABOTAGE = "tests/lab/test_sabotage.py"
@@ -1171,6 +1213,7 @@ namespace = Collection(
     Collection("mud", mud_import),
     Collection("report", report_key, report_sign, report_verify),
     Collection("token", token_issue, token_rotate),
+    Collection("wireguard", wireguard_peer, wireguard_remove),
     Collection(
         "vault", vault_show, vault_add_recipient, vault_remove_recipient, vault_rekey, vault_backup, vault_restore
     ),

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 
-from deploy import devicekeys, serverkeys, vaults
+from deploy import devicekeys, serverkeys, tunnelkeys, vaults
 from deploy.gateways import Gateways
 from deploy.movers import Mover, movers
 from gatehouse.errors import GatehouseError
@@ -39,7 +39,11 @@ def rotate(site: Site, only: Sequence[str], say: Say, *, dry: bool = False) -> O
     vault = vaults.open_vault(site)
     pki = vaults.open_pki(site, vault)
     with Gateways(site, pki) as gateways:
-        known = {**movers(gateways), **serverkeys.movers(gateways)}
+        known = {
+            **movers(gateways),
+            **serverkeys.movers(gateways),
+            **{mover.name: mover for mover in tunnelkeys.movers(gateways)},
+        }
         keys = devicekeys.names(site, vault)
         chosen = _chosen(site, only, known, keys)
         begun = set(rotation.begun(vault))

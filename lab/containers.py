@@ -115,6 +115,8 @@ def gateway_spec(gateway: GatewayHost, image: str, public_key: str) -> Spec:
         "cap_add": GATEWAY_CAPABILITIES,
         "security_opt": ["seccomp=unconfined", "apparmor=unconfined"],
         "tmpfs": {"/run": "", "/run/lock": ""},
+        # For WireGuard, which no container's kernel needs to have: see `roles/wireguard`.
+        "devices": ["/dev/net/tun"],
         "volumes": ["/sys/fs/cgroup:/sys/fs/cgroup:rw"],
         "cgroupns": "host",
         "sysctls": _bridged(GATEWAY_SYSCTLS),

@@ -80,6 +80,7 @@ class Observation:
 _SENT = {
     "tcp": "TCP connection",
     "udp": "UDP datagram",
+    "datagrams": "UDP datagrams",
     "dns": "DNS query",
     "ntp": "NTP request",
     "dhcp": "DHCPINFORM",

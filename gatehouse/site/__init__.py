@@ -21,6 +21,7 @@ from gatehouse.site.model import (
 from gatehouse.site.policy import ForwardRule, InputRule, Policy, derive
 from gatehouse.site.problems import Problem, SiteError
 from gatehouse.site.registry import read as read_registry
+from gatehouse.site.remote import read_peers
 
 __all__ = [
     "INTERNET",
@@ -48,6 +49,7 @@ __all__ = [
     "derive",
     "load",
     "read_destinations",
+    "read_peers",
     "read_registry",
     "seconds",
     "site_names",

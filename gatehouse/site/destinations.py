@@ -15,22 +15,20 @@ LARGEST = 4 << 20
 _tried: dict[Path, bytes] = {}
 
 
-def read(path: Path) -> dict[str, Any]:
+def read(path: Path, what: str = "destinations") -> dict[str, Any]:
     """The tables as they stand, not yet validated: `Site` does that. No file, no tables. Raises `SiteError`."""
     try:
         raw = _tried[path.absolute()] if path.absolute() in _tried else path.read_bytes()
     except FileNotFoundError:
         return {}
     except OSError as error:
-        raise SiteError(
-            [Problem("destinations", f"can't be read: {error.strerror}", "check the file", str(path))]
-        ) from None
+        raise SiteError([Problem(what, f"can't be read: {error.strerror}", "check the file", str(path))]) from None
     try:
         content = tomllib.loads(raw.decode())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise SiteError([Problem("destinations", f"is no TOML: {error}", "mend that line", str(path))]) from None
+        raise SiteError([Problem(what, f"is no TOML: {error}", "mend that line", str(path))]) from None
     if stray := sorted(name for name, entry in content.items() if not isinstance(entry, dict)):
-        raise SiteError([Problem(stray[0], "is no table", "write [NAME] above each destination", str(path))])
+        raise SiteError([Problem(stray[0], "is no table", f"write [NAME] above each of the {what}", str(path))])
     return content
 
 

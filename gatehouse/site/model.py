@@ -13,6 +13,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstrai
 from gatehouse.site.declaration import Listener, Service
 from gatehouse.site.egress import FOREIGN_RESOLVERS, Destination, DestinationName, Limits, Mud
 from gatehouse.site.firmware import Firmware
+from gatehouse.site.remote import Remote
 from gatehouse.site.waivers import Waiver
 from gatehouse.site.web import Acme, PublicName, Web
 
@@ -375,7 +376,7 @@ class Site(Model):
     `foreign_resolvers` answer names over HTTPS, which segments with a resolver of their own may not use.
     `waivers` are for checks that may fail for a while, by their ids.
     `psk` opens the broker's listener for devices with a pre-shared key, `api` the device API behind the HTTPS front,
-    `updates` the update server for devices' firmware.
+    `updates` the update server for devices' firmware, `remote` a WireGuard tunnel into management.
     A `lab` is made of containers, or of virtual `machines`.
     `state` is where a lab keeps its key, known hosts and vault; other sites have theirs beside the inventory.
     Raises `gatehouse.site.SiteError` with every problem at once.
@@ -398,6 +399,7 @@ class Site(Model):
     api: bool = False
     updates: bool = False
     firmware: Firmware = Firmware()
+    remote: Remote | None = None
     messages: Messages = Messages()
     time: Time = Time()
     database: Database = Database()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from gatehouse.site.declaration import Listener, Transport
 from gatehouse.site.egress import HTTPS_PORT, RESOLVER_PORTS, Destination
-from gatehouse.site.model import INTERNET, Device, IPAddress, IPNetwork, Site
+from gatehouse.site.model import INTERNET, MANAGEMENT, Device, IPAddress, IPNetwork, Site
+from gatehouse.site.remote import SERVICE, Tunnel
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,11 @@ class LocalRule:
 
 @dataclass(frozen=True)
 class Policy:
-    """The policy of one gateway: what is not in it is dropped."""
+    """The policy of one gateway: what is not in it is dropped.
+
+    `remote` are the rules for who comes through the `tunnel`: management's, of those listeners that encrypt. Besides,
+    it leads into the management segment, and nowhere else.
+    """
 
     gateway: str
     segments: tuple[str, ...]
@@ -69,6 +74,8 @@ class Policy:
     profiles: tuple[Profile, ...] = ()
     own_resolver: tuple[str, ...] = ()
     foreign_resolvers: tuple[IPNetwork, ...] = ()
+    tunnel: Tunnel | None = None
+    remote: tuple[InputRule, ...] = ()
 
     def admits(self, segment: str, port: int, transport: Transport, at: str) -> bool:
         """Whether `segment` may reach `port` of the gateway at its address in segment `at`."""
@@ -100,10 +107,13 @@ def derive(site: Site, gateway: str) -> Policy:
     """The policy of a gateway of a site."""
     here = site.gateways[gateway]
     segments = tuple(name for name in site.segments if name in here.networks)
+    rules = tuple(_input(site, gateway, segments))
+    runs = any(service.name == SERVICE for service in site.services_of(gateway))
+    tunnel = site.remote.tunnels.get(gateway) if site.remote and runs else None
     return Policy(
         gateway=gateway,
         segments=segments,
-        input=tuple(_input(site, gateway, segments)),
+        input=rules,
         forward=tuple(_forward(site, segments)),
         # IPv6 is routed, not translated; IPv4 leaves with the gateway's own address.
         masquerade=tuple(s for s in segments if s != INTERNET),
@@ -111,6 +121,8 @@ def derive(site: Site, gateway: str) -> Policy:
         profiles=tuple(_profiles(site, gateway, segments)),
         own_resolver=tuple(s for s in segments if site.segments[s].own_resolver),
         foreign_resolvers=site.foreign_resolvers,
+        tunnel=tunnel,
+        remote=tuple(_remote(rules)) if tunnel else (),
         local=tuple(LocalRule(s.name, o) for s in site.services_of(gateway) for o in s.listeners if o.accounts),
     )
 
@@ -122,6 +134,13 @@ def _input(site: Site, gateway: str, segments: tuple[str, ...]) -> Iterator[Inpu
             for segment in segments:
                 if segment in listener.reachable_from:
                     yield InputRule(segment, service.name, listener, networks[segment].addresses)
+
+
+def _remote(rules: tuple[InputRule, ...]) -> Iterator[InputRule]:
+    """The tunnel carries IPv4."""
+    for rule in rules:
+        if rule.segment == MANAGEMENT and rule.listener.encryption != "none":
+            yield replace(rule, addresses=tuple(a for a in rule.addresses if a.version == 4))
 
 
 def _forward(site: Site, segments: tuple[str, ...]) -> Iterator[ForwardRule]:

@@ -15,6 +15,7 @@ from gatehouse.site.egress import Destination
 from gatehouse.site.egress_problems import destination_problems
 from gatehouse.site.pages import problems as page_problems
 from gatehouse.site.problems import Problem, SiteError
+from gatehouse.site.remote import has_peers, remote_problems
 from gatehouse.site.waivers import Waiver
 
 # Fields whose items are validated one by one, so that one bad item hides no problem of the others.
@@ -46,6 +47,7 @@ def settle(data: Mapping[str, Any]) -> dict[str, Any]:
     problems += _gateway_problems(sound)
     problems += _listener_problems(sound)
     problems += destination_problems(sound)
+    problems += remote_problems(sound)
     problems += _device_problems(sound)
     problems += page_problems(sound)
     if problems:
@@ -220,6 +222,8 @@ def _with_settings(sound: Mapping[str, Any]) -> tuple[tuple[Service, ...], list[
 def _is_on(declared: Listener | Service, sound: Mapping[str, Any]) -> bool:
     if not declared.only_with:
         return True
+    if declared.only_with == "remote":
+        return has_peers(sound["given"].get("remote"))
     given = sound["given"].get(declared.only_with)
     # What is left as it is by default is there all the same: `acme={}` is Let's Encrypt.
     return bool(given) or (isinstance(declared, Service) and given is not None and given is not False)

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from gatehouse.site import Site, read_destinations, read_registry
+from gatehouse.site import Site, read_destinations, read_peers, read_registry
 from lab import acme, packages
 from lab.state import State
 from roles import declared
@@ -78,6 +78,10 @@ site = Site(
     programs={"homeassistant": {"reads": ["devices/+/telemetry/#", "devices/+/status"]}},
     psk=True,
     api=True,
+    remote={
+        "tunnels": {"gateway": {"ipv4": "10.10.90.1/24", "endpoint": "198.51.100.2"}},
+        "peers": {"laptop": {"number": 2}, **read_peers(_state.directory / "peers.toml")},
+    },
     updates=True,
     devices=read_registry(_registry if _registry.exists() else _first),
 )

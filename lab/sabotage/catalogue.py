@@ -11,6 +11,7 @@ from lab.sabotage import (
     intake,
     machine,
     network,
+    remote,
     services,
     updates,
     web,
@@ -28,6 +29,7 @@ SABOTAGES: tuple[Sabotage, ...] = (
     *machine.SABOTAGES,
     *egress.SABOTAGES,
     *network.SABOTAGES,
+    *remote.SABOTAGES,
     # Last: what is changed in the firewall's sets is gone when it is loaded anew.
     *identities.SABOTAGES,
 )

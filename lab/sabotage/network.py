@@ -13,7 +13,7 @@ _TCP = (
     "c = type('Six', (h.ThreadingHTTPServer,), {'address_family': s.AF_INET6}); "
     "c(('::', int(sys.argv[1])), h.SimpleHTTPRequestHandler).serve_forever()"
 )
-_UDP = (
+ANSWERS_DATAGRAMS = (
     "import socket as s, sys; u = s.socket(s.AF_INET6, s.SOCK_DGRAM); u.bind(('::', int(sys.argv[1])))\n"
     "while True: u.sendto(b'here', u.recvfrom(2048)[1])"
 )
@@ -123,7 +123,7 @@ SABOTAGES = (
         name="stray-datagrams",
         title="A program that nobody declared answers datagrams (SSDP), and the firewall lets everybody to it",
         breaks=f"""
-            stray datagrams "{_UDP}" 1900
+            stray datagrams "{ANSWERS_DATAGRAMS}" 1900
             admit input 'fib daddr . iif type local udp dport 1900 counter accept'
         """,
         catches=("scan.udp-from-{iot,management,guest,internal,internet}", "gateway.sockets"),

@@ -9,9 +9,10 @@ from ipaddress import IPv4Interface, IPv6Interface, collapse_addresses
 from typing import Any
 
 from gatehouse.proof.credentials import CUT_OFF_HARDWARE
-from gatehouse.site import INTERNET, Device, Network
+from gatehouse.site import INTERNET, MANAGEMENT, Device, Network
 from gatehouse.site.egress import BOGONS, HTTPS_PORT, PRIVATE, RESOLVER_PORTS
 from gatehouse.site.model import IPNetwork
+from gatehouse.site.remote import INTERFACE
 from roles import rendering
 from roles.target import Target
 
@@ -43,6 +44,8 @@ def ruleset(target: Target) -> rendering.File:
         prefixes=prefixes,
         bridges={s: target.gateway.bridge(s) for s in networks},
         internet=INTERNET,
+        management=MANAGEMENT,
+        tunnel=INTERFACE,
         probe=CUT_OFF_HARDWARE,
         destinations=used(target),
         names=names(target),

@@ -11,6 +11,7 @@ from tests.compliance.egress import bogons, floods, grants, neighbours, resolver
 from tests.compliance.identities import sessions
 from tests.compliance.isolation import isolation, quarantined_play
 from tests.compliance.live import Live
+from tests.compliance.remote import tunnel
 from tests.compliance.updates import seen as updates
 from tests.compliance.web import rehearsed, seen
 
@@ -25,7 +26,7 @@ LANES: tuple[dict[str, Ask], ...] = (
         "quarantined": quarantined_play,
         "intake": lambda live: live.intake,
     },
-    {"reach": lambda live: live.reach, "isolation": isolation},
+    {"reach": lambda live: live.reach, "isolation": isolation, "tunnel": tunnel},
     {"scans": lambda live: live.scans},
     {
         "egress": grants,
@@ -38,7 +39,7 @@ LANES: tuple[dict[str, Ask], ...] = (
     {"web": seen, "updates": updates},
     {"renewal": rehearsed},
 )
-_SLOW = ("neighbours", "floods", "isolation", "sessions", "quarantined", "intake", "renewal", "scans")
+_SLOW = ("tunnel", "neighbours", "floods", "isolation", "sessions", "quarantined", "intake", "renewal", "scans")
 
 
 def of(areas: set[str]) -> list[Sequence[Ask]]:

@@ -37,6 +37,7 @@ from roles.target import Target
 from tests import database
 from tests.compliance.field import Field
 from tests.compliance.once import Memory, once
+from tests.compliance.remote import callers
 
 # Seconds to wait for an answer that must come: a busy gateway takes its time.
 PATIENT = 8.0
@@ -270,6 +271,7 @@ class Live:
         for more in (
             expect.crossing_work(self.places, [*self.places, expect.GATEWAY], self.labels),
             self._outside_work(),
+            callers(self),
         ):
             for position, probes in more.items():
                 work.setdefault(position, []).extend(probes)

@@ -23,7 +23,7 @@ def pair(own_lab: Callable[[str, int], Checkout]) -> Checkout:
     begin, end = text.index('        "gateway": {'), text.index("    },\n    ssh=")
     second = text[begin:end].rstrip(",\n")
     for old, new in (
-        ('"gateway": {', '"gateway-2": {'),
+        ('"gateway": {', '"gateway-2": {\n            "without": ["wireguard"],'),
         ("10.14.", "10.16."),
         ("fd10:14:", "fd10:16:"),
         ("198.51.100.2/", "198.51.100.3/"),

@@ -33,6 +33,7 @@ from gatehouse.proof.probes.reach import Probe, Result
 
 KINDS: dict[str, Callable[[Probe], Result]] = {
     "udp": reach.udp,
+    "datagrams": reach.datagrams,
     "dns": reach.dns,
     "ntp": reach.ntp,
     "dhcp": reach.dhcp,

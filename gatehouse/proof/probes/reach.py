@@ -106,6 +106,35 @@ def udp(probe: Probe) -> Result:
     return result
 
 
+def datagrams(probe: Probe) -> Result:
+    """Sends `payloads` (hex), one each `pause` seconds, from one port; the `answers` (hex) within `timeout` after that.
+
+    It begins `after` seconds, and ends sooner once there are `enough` of them.
+    """
+    time.sleep(probe.get("after", 0.0))
+    answers: list[str] = []
+    enough, pause = probe.get("enough", 1), probe.get("pause", 0.0)
+    payloads = [bytes.fromhex(payload) for payload in probe["payloads"]]
+    try:
+        with socket.socket(family_of(probe["address"]), socket.SOCK_DGRAM) as wire:
+            wire.connect((probe["address"], probe["port"]))
+            for number, payload in enumerate(payloads, start=1):
+                wire.send(payload)
+                patience = pause if number < len(payloads) else probe.get("timeout", DEFAULT_TIMEOUT)
+                end = time.monotonic() + patience
+                while len(answers) < enough and (left := end - time.monotonic()) > 0:
+                    wire.settimeout(left)
+                    try:
+                        answers.append(wire.recv(4096).hex())
+                    except TimeoutError:
+                        break
+                if len(answers) >= enough:
+                    break
+    except OSError as error:
+        return {**outcome_of(error), "answers": answers}
+    return {"outcome": "answered" if answers else "silent", "answers": answers}
+
+
 def dns(probe: Probe) -> Result:
     """Asks `address` for the A (or AAAA: `type`) records of `name`, RFC 1035 §4.1; reads code and addresses."""
     number = secrets.token_bytes(2)
@@ -221,13 +250,13 @@ def spoof(probe: Probe) -> Result:
     length = 8 + len(payload)
     header = struct.pack(">HHHH", 40_000, probe["port"], length, 0)
     if len(target) == 4:
-        checksum = _checksum(source + target + struct.pack(">BBH", 0, 17, length) + header + payload)
+        total = checksum(source + target + struct.pack(">BBH", 0, 17, length) + header + payload)
         start = struct.pack(">BBHHHBBH", 0x45, 0, 20 + length, 0, 0, 64, 17, 0) + source + target
         packet, raw = start, socket.IPPROTO_RAW
     else:
-        checksum = _checksum(source + target + struct.pack(">IxxxB", length, 17) + header + payload)
+        total = checksum(source + target + struct.pack(">IxxxB", length, 17) + header + payload)
         packet, raw = struct.pack(">IHBB", 6 << 28, length, 17, 64) + source + target, socket.IPPROTO_RAW
-    packet += header[:6] + struct.pack(">H", checksum or 0xFFFF) + payload
+    packet += header[:6] + struct.pack(">H", total or 0xFFFF) + payload
     try:
         with socket.socket(family_of(probe["address"]), socket.SOCK_RAW, raw) as connection:
             for _ in range(2):
@@ -237,7 +266,7 @@ def spoof(probe: Probe) -> Result:
     return {"outcome": "sent"}
 
 
-def _checksum(data: bytes) -> int:
+def checksum(data: bytes) -> int:
     """RFC 1071."""
     total: int = sum(struct.unpack(f">{(len(data) + 1) // 2}H", data + b"\0" * (len(data) % 2)))
     while total >> 16:
