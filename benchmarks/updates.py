@@ -1,8 +1,9 @@
-"""What the library for devices costs a device: code for a Cortex-M4, and the memory that an update takes.
+"""What updates cost: the library for devices in code and memory, and a gateway that serves 200 devices at once.
 
 `python -m benchmarks.updates [--json]`; docs/benchmarks.md says what each figure means. Code is compiled with `-Os` by
 Debian's gcc for ARM against mbedTLS's headers; mbedTLS itself is not counted. Memory is that of a whole update on this
-machine: a release judged, fetched, compared and handed to the boot loader, on a stack that was painted before.
+machine: a release judged, fetched, compared and handed to the boot loader, on a stack that was painted before. The
+devices of the lab are `benchmarks/fleet.py`'s.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from benchmarks import fleet, throwaway
 from benchmarks.measure import ROOT, BenchmarkError, Ratio, Run, main, progress
 from deploy import tools
 
@@ -31,9 +33,19 @@ _CONFIGURATION = "".join(
 )
 
 
-def measure(_: argparse.Namespace) -> list[Ratio]:
-    """The code of each part and of all, and the memory; in bytes, against what a device shall give at most."""
+def measure(chosen: argparse.Namespace) -> list[Ratio]:
+    """The library's figures, and the fleet's unless none is asked for."""
     tools.ensure(progress, {**tools.COMPILER, **ARM})
+    if not chosen.devices:
+        return library()
+    if not 1 <= chosen.devices <= 200 or chosen.kib not in range(8, 8193) or chosen.rounds < 1:
+        raise BenchmarkError("--devices takes 0 to 200, --kib 8 to 8192, --rounds 1 or more")
+    throwaway.enter("benchmarks.updates")
+    return [*library(), *fleet.measure(chosen.devices, chosen.kib, chosen.rounds)]
+
+
+def library() -> list[Ratio]:
+    """The code of each part and of all, and the memory; in bytes, against what a device shall give at most."""
     with tempfile.TemporaryDirectory() as folder:
         parts = _code(Path(folder))
         memory = _memory(Path(folder))
@@ -97,5 +109,11 @@ def _run(*command: str) -> str:
     return done.stdout
 
 
+def _options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--devices", type=int, default=200, help="that update at once (default: 200; 0: no lab)")
+    parser.add_argument("--kib", type=int, default=1024, help="size of the image in KiB (default: 1024)")
+    parser.add_argument("--rounds", type=int, default=3, help="how often (default: 3)")
+
+
 if __name__ == "__main__":
-    sys.exit(main("updates", measure, lambda parser: None))
+    sys.exit(main("updates", measure, _options))
