@@ -15,7 +15,7 @@ import docker
 from docker.errors import APIError, DockerException
 from docker.models.containers import Container
 
-from lab import acme, engine, images
+from lab import acme, engine, images, tun
 from lab.containers import (
     KIND,
     RECIPE,
@@ -62,6 +62,7 @@ def up(topology: Topology, debian: str = "12", log: Log = print, home: Path | No
         state = State(name, home)
         _refuse_another_checkouts(client, state)
         refuse_taken_prefixes(topology)
+        tun.ensure(log)
         public_key = state.prepare()
         releases = {gateway.debian or debian for gateway in topology.gateways}
         made = {release: images.server_image(client, release, log) for release in sorted(releases)}
