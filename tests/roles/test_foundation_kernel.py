@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from roles import lifecycle
+from roles.differences import HEARD
 from roles.kernel import REFUSED, operations
 from roles.kernel import deploy as kernel
 from roles.kernel.facts import Setting, Settings
@@ -59,10 +60,14 @@ def test_the_fact_reads_what_the_kernel_has(judge: Judge) -> None:
     assert found["net/ipv4/ip_forward"] == Setting(judge.run("cat /proc/sys/net/ipv4/ip_forward").output.strip(), False)
 
 
-def changes(monkeypatch: pytest.MonkeyPatch, file: lifecycle.File, current: dict[str, Setting]) -> list[str]:
-    """The commands of the operation on a host with these settings."""
+def changes(
+    monkeypatch: pytest.MonkeyPatch, file: lifecycle.File, current: dict[str, Setting], told: dict[str, Any]
+) -> list[str]:
+    """The commands of the operation on a host with these settings; what it tells of differences goes into `told`."""
 
     class Host:
+        connector_data = told
+
         def get_fact(self, *_: Any, **__: Any) -> dict[str, Setting]:
             return current
 
@@ -73,14 +78,20 @@ def changes(monkeypatch: pytest.MonkeyPatch, file: lifecycle.File, current: dict
 def test_only_what_differs_and_can_be_set_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
     file = lifecycle.File("/etc/sysctl.d/x.conf", b"# why\nnet.ipv4.conf.*.rp_filter = 1\n-kernel.sysrq = 0\n")
     as_wanted = {"net/ipv4/conf/br-iot/rp_filter": Setting("1", True)}
-    assert changes(monkeypatch, file, as_wanted) == []
+    told: dict[str, Any] = {HEARD: []}
+    assert changes(monkeypatch, file, as_wanted, told) == []
     read_only = {"kernel/sysrq": Setting("1", False)}
-    assert changes(monkeypatch, file, as_wanted | read_only) == []
+    assert changes(monkeypatch, file, as_wanted | read_only, told) == []
+    assert told[HEARD] == []
     other = {"net/ipv4/conf/trunk.10/rp_filter": Setting("0", True), "kernel/sysrq": Setting("1", True)}
-    (command,) = changes(monkeypatch, file, as_wanted | other)
+    (command,) = changes(monkeypatch, file, as_wanted | other, told)
     assert "echo 1 >/proc/sys/net/ipv4/conf/trunk.10/rp_filter" in command
     assert "echo 0 >/proc/sys/kernel/sysrq" in command
     assert "br-iot" not in command
+    assert sorted(told[HEARD]) == [
+        ("kernel", "kernel/sysrq", "1, not 0"),
+        ("kernel", "net/ipv4/conf/trunk.10/rp_filter", "0, not 1"),
+    ]
 
 
 def test_modprobe_refuses_the_modules_and_keeps_what_machines_start_from(judge: Judge) -> None:
