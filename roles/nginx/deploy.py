@@ -11,8 +11,8 @@ from pyinfra.api import StringCommand, deploy, operation
 from gatehouse.site.pages import hosts
 from roles import lifecycle
 from roles.differences import differs
-from roles.nginx import RELOAD, files, service
-from roles.nginx.facts import Enabled
+from roles.nginx import RELOAD, USER, files, service
+from roles.nginx.facts import Enabled, Unreadable
 from roles.target import Target
 
 # The log is in the journal: nothing to rotate.
@@ -44,6 +44,7 @@ def configure(target: Target) -> None:
         name="Configure the HTTPS front",
         check=files.CHECK,
     )
+    readable(name="Let the front read its keys")
 
 
 @operation()
@@ -53,6 +54,15 @@ def forgotten(public: list[str]) -> Generator[StringCommand, None, None]:
         for name in gone:
             differs(host.connector_data, "file", f"{files.ENABLED}/{name}", "serves a name that the site has not")
         yield StringCommand("rm -f -- " + shlex.join(f"{files.ENABLED}/{name}" for name in gone))
+
+
+@operation()
+def readable() -> Generator[StringCommand, None, None]:
+    """As what renews certificates puts them down; otherwise the front could not start, and nothing could renew them."""
+    if paths := host.get_fact(Unreadable, folder=files.CERTIFICATES, group=USER):
+        for path in paths:
+            differs(host.connector_data, "file", path, f"not of the group {USER} alone to read")
+        yield StringCommand(f"chgrp -- {USER} {shlex.join(paths)} && chmod -- 0640 {shlex.join(paths)}")
 
 
 def activate(target: Target) -> None:

@@ -66,8 +66,10 @@ def suites(gateway: Gateway, rule: InputRule) -> tuple[dict[str, dict[str, str]]
     Nothing at an open port that agrees with nobody who has no key of its own.
     """
     command = ["nmap", "-Pn", "-n", "-oX", "-", "--script", "+ssl-enum-ciphers", "-p", str(rule.listener.port)]
-    # The HTTPS front answers nobody who asks for no name.
-    command += ["--script-args", f"tls.servername={hosts(gateway.checkout.site, 'gateway')[0].name}"]
+    # What nginx serves answers nobody who asks for no name.
+    site = gateway.checkout.site
+    name = f"updates.{site.domain}" if rule.service == "updates" else hosts(site, "gateway")[0].name
+    command += ["--script-args", f"tls.servername={name}"]
     done = lab.run(gateway.name, HOST_OF[rule.segment], [*command, str(rule.addresses[0])], timeout=120)
     assert done.returncode == 0, done.stderr
     report = fromstring(done.stdout)  # noqa: S314
