@@ -236,6 +236,7 @@ tcp dport 22 counter accept"
             "resolvers.foreign-*": "nothing keeps anybody from the internet",
             "scan.*": "the same for scans, or they take too long: every port answers",
             "quarantine.{isolated,sets-of-*}": "nothing keeps those in quarantine from anything",
+            "remote.*": "nothing keeps those who come through the tunnel in management",
         },
         apart_from=("*",),
     ),
