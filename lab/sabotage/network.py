@@ -40,7 +40,10 @@ SABOTAGES = (
             "egress.{pump-updates,pump-service}-for-no-others",
             "host.firewall",
         ),
-        may={"destinations.pump-service-from-iot": "all of the internet is open to devices"},
+        may={
+            "destinations.pump-service-from-iot": "all of the internet is open to devices",
+            "remote.reaches-nothing-else": "who comes through the tunnel gets everywhere, too",
+        },
         apart_from=("forward-*", "no-translation"),
     ),
     Sabotage(
@@ -60,6 +63,7 @@ SABOTAGES = (
             "egress.*-for-no-others": "those on the list don't reach it either",
             "segments.forged-senders-from-*": "the honest sender is not heard either",
             "quarantine.isolated": "a free device reaches nobody either",
+            "remote.*": "who comes through the tunnel reaches nobody either",
         },
         apart_from=("forward-*", "no-translation"),
     ),
@@ -108,6 +112,7 @@ SABOTAGES = (
             "gateway.other-addresses-from-{iot,management,guest,internal,internet}",
             "scan.other-addresses-from-{iot,management,guest,internal,internet}",
         ),
+        may={"remote.*": "they answer in the tunnel, too"},
     ),
     Sabotage(
         name="stray-service",
