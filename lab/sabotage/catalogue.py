@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from lab.sabotage import (
     broker,
     dashboards,
@@ -18,7 +20,17 @@ from lab.sabotage import (
 )
 from lab.sabotage.model import Sabotage
 
-SABOTAGES: tuple[Sabotage, ...] = (
+_TUNNEL = "remote.reaches-nothing-else"
+
+
+def _through_the_tunnel(sabotage: Sabotage) -> Sabotage:
+    """What is let in or through from everywhere is let in from the tunnel, too."""
+    if "admit " not in sabotage.breaks or _TUNNEL in sabotage.catches:
+        return sabotage
+    return replace(sabotage, may={**sabotage.may, _TUNNEL: "it is let in from the tunnel, too"})
+
+
+_ALL: tuple[Sabotage, ...] = (
     *services.SABOTAGES,
     *broker.SABOTAGES,
     *database.SABOTAGES,
@@ -33,6 +45,7 @@ SABOTAGES: tuple[Sabotage, ...] = (
     # Last: what is changed in the firewall's sets is gone when it is loaded anew.
     *identities.SABOTAGES,
 )
+SABOTAGES = tuple(map(_through_the_tunnel, _ALL))
 
 # Checks that no sabotage can make fail on a lab of containers, each with the reason.
 OUT_OF_REACH: dict[str, str] = {
