@@ -20,7 +20,7 @@ from gatehouse.proof.channel import Agent
 from gatehouse.proof.expect import GATEWAY, Place
 from gatehouse.proof.observation import Observation
 from gatehouse.proof.probes.scan import nmap, speaks
-from gatehouse.proof.sockets import Socket, sockets
+from gatehouse.proof.sockets import LISTENING, Socket, lasting, sockets
 from gatehouse.site import INTERNET, Policy, Site, derive
 
 OPERATOR = "operator"
@@ -64,9 +64,8 @@ def _places(agent: Agent) -> dict[str, Place]:
 
 def _listening(agent: Agent) -> list[Socket]:
     """Looked at twice: a question to a resolver has a socket for a moment."""
-    asked = {GATEWAY: [{"kind": "run", "argv": ["ss", "-H", "-t", "-u", "-l", "-n", "-p", "--cgroup"]}]}
-    looks = [sockets(str(agent.ask(asked)[GATEWAY][0].get("output", ""))) for _ in range(2)]
-    return [there for there in looks[0] if there in looks[1]]
+    asked = {GATEWAY: [{"kind": "run", "argv": list(LISTENING)}]}
+    return lasting(lambda: sockets(str(agent.ask(asked)[GATEWAY][0].get("output", ""))))
 
 
 def _scanned(agent: Agent, policy: Policy, places: Mapping[str, Place], labels: list[str]) -> list[Observation]:

@@ -258,24 +258,23 @@ def _read(path: Path, most: int) -> bytes:
 def _bring(remote: Remote, signed: Signed) -> str:
     found = signed.manifest
     folder = f"{SERVED}/{found.model}"
-    listed = remote.run(listing()).splitlines()
-    words = next((line.split() for line in listed if line.split()[0] == found.model), ["", "x"])
-    there = _entries(bytes.fromhex(words[1][1:]))
-    kept = _kept(remote.gateway, signed, there)
+    listed = map(offers, remote.run(listing()).splitlines())
+    there = next((offer for offer in listed if offer.model == found.model), Offer(found.model, [], {}))
+    kept = _kept(remote.gateway, signed, there.entries)
     image = _image(found)
-    same = f"{found.sha256.hex()}={image}" in words[2:]
-    if same and there == [signed.data, *kept]:
+    same = has_image(there, found)
+    if same and there.entries == [signed.data, *kept]:
         return f"{found.model} {found.version} is published already"
     if not same:
         _put(remote, f"{folder}/{image}", signed.image)
     try:
         _put(remote, f"{folder}/{MANIFEST}", b"".join([signed.data, *kept]))
     except RemoteError:
-        if not same and f"={image}" not in "".join(words[2:]):
+        if image not in there.images:
             remote.run(f"rm -f -- {shlex.quote(f'{folder}/{image}')}")  # no manifest names it
         raise
     wanted = {image, *(_image(manifests.read(entry)) for entry in kept)}
-    if gone := sorted(f"{folder}/{name}" for word in words[2:] if (name := word.partition("=")[2]) not in wanted):
+    if gone := sorted(f"{folder}/{name}" for name in there.images if name not in wanted):
         remote.run(f"rm -f -- {shlex.join(gone)}")
     beside = f"; {len(kept)} earlier beside it, for devices that need one first" if kept else ""
     return f"{found.model} {found.version} published, for {found.share / 100:g} % of the devices{beside}"

@@ -38,13 +38,7 @@ def sign(site: Site) -> Iterator[str]:
     base = folder(site)
     if not base.is_dir():
         raise SealError(f"{base}: no reports (./kit verify --site {site.name} makes one)")
-    vault = vaults.open_vault(site)
-    vault.obtain(KEY, new_key, "private-key")
-    signed = seal.seal(base, site.name, _key(vault))
-    if not signed:
-        yield f"{site.name}: nothing to sign, every run is"
-    for link in signed:
-        yield f"{site.name}: signed run {link.run} ({link.number}): {link.digest}"
+    yield from _signed(site, prepare(site))
 
 
 def sign_at_once(site: Site) -> list[str]:
@@ -52,12 +46,25 @@ def sign_at_once(site: Site) -> list[str]:
 
     Raises `SealError`, `ResultsError`, `VaultError`.
     """
-    return list(sign(site)) if folder(site).is_dir() and KEY in vaults.open_vault(site) else []
+    if not folder(site).is_dir():
+        return []
+    vault = vaults.open_vault(site)
+    return list(_signed(site, vault)) if KEY in vault else []
 
 
-def prepare(site: Site) -> None:
-    """Makes the key if the site's vault has none. Raises `VaultError`."""
-    vaults.open_vault(site).obtain(KEY, new_key, "private-key")
+def prepare(site: Site) -> Vault:
+    """Makes the key if the site's vault has none; returns the vault. Raises `VaultError`."""
+    vault = vaults.open_vault(site)
+    vault.obtain(KEY, new_key, "private-key")
+    return vault
+
+
+def _signed(site: Site, vault: Vault) -> Iterator[str]:
+    signed = seal.seal(folder(site), site.name, _key(vault))
+    if not signed:
+        yield f"{site.name}: nothing to sign, every run is"
+    for link in signed:
+        yield f"{site.name}: signed run {link.run} ({link.number}): {link.digest}"
 
 
 def verify(site: Site, key: str = "", head: str = "") -> Verified:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,19 @@ class Connection:
         return f"{ends}/{self.transport}: {self.program}{f' of {self.unit}' if self.unit else ''}"
 
 
+LISTENING = ("ss", "-H", "-t", "-u", "-l", "-n", "-p", "--cgroup")
+CONNECTED = ("ss", "-H", "-t", "-u", "-n", "-p", "--cgroup")
+Seen = TypeVar("Seen")
+
+
+def lasting(look: Callable[[], list[Seen]]) -> list[Seen]:
+    """What is there at two looks, one after the other: what is only asked for in passing is gone at the second."""
+    first, second = look(), look()
+    return [each for each in first if each in second]
+
+
 def sockets(text: str) -> list[Socket]:
-    """The sockets in the output of `ss -H -t -u -l -n -p --cgroup`."""
+    """The sockets in the output of `LISTENING`."""
     return [
         Socket(f"{port}/{fields[0]}", address, *_owner(line))
         for line, fields in _lines(text)
@@ -50,7 +62,7 @@ def sockets(text: str) -> list[Socket]:
 
 
 def connections(text: str) -> list[Connection]:
-    """What is established, or asked for, in the output of `ss -H -t -u -n -p --cgroup`."""
+    """What is established, or asked for, in the output of `CONNECTED`."""
     return [
         Connection(fields[0], *_numbered(fields[4]), *_numbered(fields[5]), *_owner(line))
         for line, fields in _lines(text)

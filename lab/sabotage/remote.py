@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+from gatehouse.site.remote import INTERFACE
 from lab.sabotage.model import Sabotage
 from lab.sabotage.network import ANSWERS_DATAGRAMS
 
 _NOBODY = "the suite's own peer doesn't come in, either"
 # RFC 7748 §6.1: Alice's public key, whose private one is printed beside it.
 _PUBLISHED = "hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo="
-_WG = "wg-management"
 
 SABOTAGES = (
     Sabotage(
         name="tunnel-onwards",
         title="Who comes through the tunnel is let into every segment, and not into management alone",
-        breaks=f"""admit forward 'iifname "{_WG}" counter accept'""",
+        breaks=f"""admit forward 'iifname "{INTERFACE}" counter accept'""",
         catches=("remote.reaches-nothing-else",),
     ),
     Sabotage(
@@ -34,7 +34,7 @@ SABOTAGES = (
     Sabotage(
         name="tunnel-stranger",
         title="Somebody has let in a peer by hand, with a key that everybody knows",
-        breaks=f"wg set {_WG} peer {_PUBLISHED} allowed-ips 10.10.90.77/32",
+        breaks=f"wg set {INTERFACE} peer {_PUBLISHED} allowed-ips 10.10.90.77/32",
         catches=("remote.{refuses-strangers,peers}",),
         apart_from=("tunnel-gone", "tunnel-impostor"),
     ),
@@ -42,8 +42,8 @@ SABOTAGES = (
         name="tunnel-without-shared-key",
         title="The suite's peer needs no key beside its own: the one that it shared with the gateway is gone",
         breaks=f"""
-            peer=$(wg show {_WG} allowed-ips | sed -n 's|\t10.10.90.254/32$||p')
-            wg set {_WG} peer "$peer" preshared-key /dev/null
+            peer=$(wg show {INTERFACE} allowed-ips | sed -n 's|\t10.10.90.254/32$||p')
+            wg set {INTERFACE} peer "$peer" preshared-key /dev/null
         """,
         catches=("remote.needs-shared-key",),
         may={"remote.*": _NOBODY},

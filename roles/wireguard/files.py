@@ -15,11 +15,10 @@ FOLDER = "/etc/gatehouse/wireguard"
 PEERS = f"{FOLDER}/{INTERFACE}.conf"
 PROGRAM = "/usr/lib/gatehouse/tunnel"
 LOADS = (PEERS, PROGRAM, UNIT_FILE)
-INSTALLED = (PEERS, PROGRAM, UNIT_FILE)
 # Nobody may come any more: what is left of it would let in who had a key.
 WITHDRAW = (
     f"systemctl disable --now {UNIT} 2>/dev/null; ip link delete {INTERFACE} 2>/dev/null;"
-    f" rm -f {' '.join(INSTALLED)}; systemctl daemon-reload"
+    f" rm -f {' '.join(LOADS)}; systemctl daemon-reload"
 )
 # Peers that are gone are cut, those that stay don't notice.
 FOLLOW = f"if systemctl is-active --quiet {UNIT}; then systemctl reload {UNIT}; fi"

@@ -35,7 +35,8 @@ def as_declared() -> Generator[StringCommand, None, None]:
 @operation()
 def withdrawn() -> Generator[StringCommand, None, None]:
     """Takes down a tunnel that the site has no peers for."""
-    for path in host.get_fact(FileStates, paths=list(files.INSTALLED)):
+    left = host.get_fact(FileStates, paths=list(files.LOADS))
+    for path in left:
         differs(host.connector_data, "file", path, "there, though nobody may come through a tunnel")
-    if host.get_fact(FileStates, paths=list(files.INSTALLED)):
+    if left:
         yield StringCommand(files.WITHDRAW)

@@ -29,7 +29,7 @@ from gatehouse.proof.channel import Agent, ProbeError
 from gatehouse.proof.credentials import CUT_OFF_HARDWARE, OTHER_PROBE, PROBE, Shown, foreign_anchor, shown
 from gatehouse.proof.expect import Offer, Place, split
 from gatehouse.proof.observation import Observation
-from gatehouse.proof.sockets import Connection, Socket, connections, sockets
+from gatehouse.proof.sockets import CONNECTED, LISTENING, Connection, Socket, connections, lasting, sockets
 from gatehouse.site import INTERNET, Listener, Policy, Site, derive
 from roles import influxdb
 from roles.intake.files import METRICS, probe_key
@@ -345,24 +345,12 @@ class Live:
     @once
     def sockets(self) -> list[Socket]:
         """What listens on the gateway. Looked at twice: a question to a resolver has a socket for a moment."""
-        looks = []
-        for _ in range(2):
-            answers = self.ask(
-                {expect.GATEWAY: [{"kind": "run", "argv": ["ss", "-H", "-t", "-u", "-l", "-n", "-p", "--cgroup"]}]}
-            )
-            looks.append(sockets(str(answers[expect.GATEWAY][0].result.get("output", ""))))
-        return [socket for socket in looks[0] if socket in looks[1]]
+        return lasting(lambda: sockets(self._output(LISTENING)))
 
     @once
     def connections(self) -> list[Connection]:
         """What the gateway has a connection with. Looked at twice: what only the suite's own questions open is gone."""
-        looks = []
-        for _ in range(2):
-            answers = self.ask(
-                {expect.GATEWAY: [{"kind": "run", "argv": ["ss", "-H", "-t", "-u", "-n", "-p", "--cgroup"]}]}
-            )
-            looks.append(connections(str(answers[expect.GATEWAY][0].result.get("output", ""))))
-        return [each for each in looks[0] if each in looks[1]]
+        return lasting(lambda: connections(self._output(CONNECTED)))
 
     @once
     def scans(self) -> dict[tuple[str, str, str], Observation]:
@@ -387,8 +375,14 @@ class Live:
 
     def run(self, *argv: str) -> Observation:
         """What a program on the gateway prints, run once in a session."""
-        asked = {expect.GATEWAY: [{"kind": "run", "argv": list(argv)}]}
-        return self.memory.of(argv, lambda: self.ask(asked)[expect.GATEWAY][0])
+        return self.memory.of(argv, lambda: self._run_again(argv))
+
+    def _run_again(self, argv: tuple[str, ...]) -> Observation:
+        """The same, run each time."""
+        return self.ask({expect.GATEWAY: [{"kind": "run", "argv": list(argv)}]})[expect.GATEWAY][0]
+
+    def _output(self, argv: tuple[str, ...]) -> str:
+        return str(self._run_again(argv).result.get("output", ""))
 
     @once
     def keys(self) -> list[dict[str, str | None]]:

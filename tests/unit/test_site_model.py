@@ -139,7 +139,6 @@ def test_a_contact_is_an_address_or_a_host_name(address: str) -> None:
         ("ssh/keys", [], "is empty", "add at least one"),
         ("ssh/keys", ["hunter2"], "is no SSH public key", "give the one line of a .pub file"),
         # The first line of such a file alone: no key.
-        # the first line of a private key, with no key behind it
         ("ssh/keys", ["-----BEGIN OPENSSH PRIVATE KEY-----"], "holds a private key", "give the line of the .pub file"),
         ("ssh/user", "root", "root is no administrator's name", "name a user"),
         ("destinations", {"c": {"addresses": ["10.10.20.7"], "port": 1, "segments": ["iot"]}}, "is inside segment", "reaches"),

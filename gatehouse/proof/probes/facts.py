@@ -30,7 +30,6 @@ LARGEST = 100_000  # bytes of a file that may hold a key
 
 # DER: SEQUENCE, its length, and as its first element the version, 0 or 1, of PKCS #8, PKCS #1 or SEC 1 …
 _DER = re.compile(rb"\x30(?:[\x00-\x7f]|\x81.|\x82..)\x02\x01[\x00\x01][\x02\x04\x30]", re.DOTALL)
-# What a private key begins with, to search for; there is none in here.
 # How private keys in files begin: what is searched for. None is here.
 _PRIVATE_KEY = re.compile(rb"-----BEGIN ([A-Z0-9 ]*PRIVATE KEY)-----|(AGE-SECRET-KEY-1)")
 
