@@ -14,7 +14,7 @@ from typing import Any
 
 from invoke import Collection, Context, task
 
-from deploy import reportseals, run
+from deploy import run
 from deploy.inventory import ROOT, reports
 from gatehouse.errors import GatehouseError
 from gatehouse.site import Site, load
@@ -70,6 +70,8 @@ def harden(_: Context, site: str = "lab", yes: bool = False) -> None:
     if where.lab:
         publish_in_lab(where)
         report_in_lab(where)
+    from deploy import reportseals
+
     reportseals.prepare(where)
     sys.exit(_verify(where))
 
@@ -182,6 +184,8 @@ def verify(_: Context, site: str = "lab", json: bool = False) -> None:
 
 
 def _verify(site: Site, as_json: bool = False) -> int:
+    from deploy import reportseals
+
     status = _pytest("tests/compliance", "--site", site.name, "-q", *(["--json"] if as_json else []))
     for line in reportseals.sign_at_once(site):
         print(line, file=sys.stderr if as_json else sys.stdout, flush=True)
@@ -1137,6 +1141,8 @@ def token_rotate(_: Context, site: str = "lab", at_once: bool = False) -> None:
 @told
 def report_sign(_: Context, site: str = "lab") -> None:
     """Sign the reports of a site's runs that are not signed yet, each bound to the one before it."""
+    from deploy import reportseals
+
     for line in reportseals.sign(_site(site)):
         print(line)
 
@@ -1152,6 +1158,8 @@ def report_sign(_: Context, site: str = "lab") -> None:
 @told
 def report_verify(_: Context, site: str = "lab", key: str = "", head: str = "") -> None:
     """Find what was changed, added or taken away of a site's signed reports; exit status 1 if something was."""
+    from deploy import reportseals
+
     found = reportseals.verify(_site(site), key, head)
     for problem in found.problems:
         print(problem, file=sys.stderr)
@@ -1165,6 +1173,8 @@ def report_verify(_: Context, site: str = "lab", key: str = "", head: str = "") 
 @told
 def report_key(_: Context, site: str = "lab") -> None:
     """Print the public key that others verify a site's signed reports with."""
+    from deploy import reportseals
+
     print(reportseals.public_key(_site(site)), end="")
 
 

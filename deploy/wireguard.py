@@ -115,11 +115,7 @@ def remove(site: Site, name: str, say: Callable[[str], None]) -> None:
     """
     known = name in _remote(site).peers
     vault = vaults.open_vault(site)
-    left = any(
-        e == wireguard.peer_name(name) or (e.startswith("wireguard/shared/") and e.endswith(f"/{name}"))
-        for e in vault.names("wireguard/")
-    )
-    if not (known or left):
+    if not (known or wireguard.names_of(vault, name)):
         raise PeerError(f"{site.name}: no peer '{name[:40]}' ({', '.join(_remote(site).peers) or 'there is none'})")
     if known:
         if name not in read_peers(path_of(site)):

@@ -73,9 +73,14 @@ def shared_key(vault: SecretStore, gateway: str, peer: str) -> str:
     return made.decode()
 
 
+def names_of(vault: SecretStore, peer: str) -> list[str]:
+    """Return the names of all keys of a peer: its own, where it is here, and those that it shares."""
+    shared = (name for name in vault.names("wireguard/shared/") if name.endswith(f"/{peer}"))
+    return [*(name for name in vault.names("wireguard/peers/") if name == peer_name(peer)), *shared]
+
+
 def forget(vault: SecretStore, peer: str) -> None:
     """Delete all keys of a peer, so that one of the same name gets new ones. Raises `VaultError`."""
     with vault.transaction():
-        for name in vault.names("wireguard/"):
-            if name == peer_name(peer) or (name.startswith("wireguard/shared/") and name.endswith(f"/{peer}")):
-                vault.delete(name)
+        for name in names_of(vault, peer):
+            vault.delete(name)

@@ -107,9 +107,7 @@ def _observation(check: Check, identity: str, subjects: Mapping[str, str], momen
     return made | ({"relevant-evidence": evidence} if evidence else {})
 
 
-def _finding(
-    entry: Covered, base: UUID, observations: Mapping[tuple[str, str | None, str | None], str]
-) -> dict[str, Any]:
+def _finding(entry: Covered, base: UUID, observations: Mapping[Key, str]) -> dict[str, Any]:
     status: dict[str, Any] = {"state": "satisfied" if entry.standing == "proven" else "not-satisfied"}
     if entry.standing != "proven":
         status["reason"] = "fail" if entry.standing == "failed" else "other"
