@@ -60,7 +60,7 @@ def up(topology: Topology, debian: str = "12", log: Log = print, home: Path | No
     with locked(name, log), _engine_errors(name):
         client = engine.connect(log)
         state = State(name, home)
-        _refuse_another_checkouts(client, state)
+        _clear_another_checkouts(client, state, log)
         refuse_taken_prefixes(topology)
         tun.ensure(log)
         public_key = state.prepare()
@@ -88,7 +88,7 @@ def down(name: str, log: Log = print, home: Path | None = None) -> None:
         if shutil.which("dockerd"):
             # A dead engine still has the lab's containers on its disk: it is started to remove them.
             client = engine.connect(log)
-            _refuse_another_checkouts(client, state)
+            _clear_another_checkouts(client, state, log)
             _remove_all(list(of_lab(client, name).values()))
         Namespace().ip(*(f"link delete {link}" for link in left_over(name)), force=True)
         state.remove()
@@ -144,15 +144,23 @@ def _engine_errors(name: str) -> Iterator[None]:
         raise LabError(f"lab {name}: {error} (is the Docker Engine still running? see {engine.LOG_FILE})") from error
 
 
-def _refuse_another_checkouts(client: docker.DockerClient, state: State) -> None:
-    """A lab of the same name that another checkout still uses is not ours to rebuild or remove."""
-    for container in of_lab(client, state.directory.name).values():
-        other = Path(container.labels.get(STATE, ""))
-        if other != state.directory.resolve() and (other / "id_ed25519").exists():
-            raise LabError(
-                f"lab {state.directory.name}: belongs to {other} "
-                "(take it down there, or set GATEHOUSE_LAB to another name)"
-            )
+def _clear_another_checkouts(client: docker.DockerClient, state: State, log: Log) -> None:
+    """Remove what another checkout left under this lab's name; a lab that it still runs is refused instead.
+
+    A machine that went down in the middle of a run leaves stopped containers, and nobody comes back for them.
+    """
+    mine, name = state.directory.resolve(), state.directory.name
+    others = [
+        (container, other)
+        for container in of_lab(client, name).values()
+        if (other := Path(container.labels.get(STATE, ""))) != mine
+    ]
+    for container, other in others:
+        if container.status != "exited" and (other / "id_ed25519").exists():
+            raise LabError(f"lab {name}: belongs to {other} (take it down there, or set GATEHOUSE_LAB to another name)")
+    if others:
+        log(f"lab: removing what {others[0][1]} left of a lab {name} that no longer runs")
+        _remove_all([container for container, _ in others])
 
 
 def _settle(client: docker.DockerClient, name: str, wanted: list[Spec], state: State, log: Log) -> None:

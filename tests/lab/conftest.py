@@ -9,6 +9,7 @@ import contextlib
 import ctypes
 import os
 import subprocess
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[SAID] = []
     worker: dict[str, Any] | None = getattr(config, "workerinput", None)
     if worker is not None:
-        os.environ["GATEHOUSE_LAB"] = f"{lab.default_name()}-{worker['workerid']}"
+        checkout = zlib.crc32(str(ROOT).encode())  # that no run of another checkout has a lab of this name
+        os.environ["GATEHOUSE_LAB"] = f"{lab.default_name()}-{worker['workerid']}-{checkout:08x}"
         if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNET):
             raise OSError(ctypes.get_errno(), "a network of the worker's own (the lab needs root)")
         subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
