@@ -85,6 +85,11 @@ def guarded(
         yield Confirm(change, login or Login(), seconds)
 
 
+def undo_at_once(change: str) -> str:
+    """Shell that undoes a change of this run now, and lets its timer go."""
+    return f"/bin/sh {PENDING}/{change}.sh && systemctl stop gatehouse-undo-{change}.timer"
+
+
 def _arm(change: str, saves: list[str], restore: str, seconds: int) -> str:
     """Shell that saves the present state and starts the timer. A pending undo is kept: it is the older."""
     script, archive = f"{PENDING}/{change}.sh", f"{PENDING}/{change}.tar"
@@ -160,9 +165,10 @@ class Confirm(PyinfraCommand):
 
     def _undo_at_once(self, host: Host, connector_arguments: Any) -> bool:
         """Undoes over the old connection if it still answers: quicker than the timer, which stays armed otherwise."""
-        script = f"/bin/sh {PENDING}/{self.change}.sh && systemctl stop gatehouse-undo-{self.change}.timer"
         try:
-            status, _ = host.run_shell_command(StringCommand(script), **{**connector_arguments, "_timeout": 10})
+            status, _ = host.run_shell_command(
+                StringCommand(undo_at_once(self.change)), **{**connector_arguments, "_timeout": 10}
+            )
         except Exception:  # noqa: BLE001  the timer is what counts
             return False
         return status

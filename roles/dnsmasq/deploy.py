@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import dataclass
+from functools import partial
 from ipaddress import IPv4Address, IPv4Interface, IPv6Interface, ip_network
 from pathlib import Path
 
@@ -15,7 +16,9 @@ from roles import lifecycle, nftables
 from roles.dnsmasq import service
 from roles.nftables import ruleset
 from roles.target import Target
+from roles.undo import guarded, undo_at_once
 
+CHANGE = "names"
 UNIT = service.units[0]
 CONFIGURATION = "/etc/gatehouse/dnsmasq.conf"
 UNIT_FILE = f"/etc/systemd/system/{UNIT}"
@@ -39,10 +42,9 @@ NOT_PUBLIC = (
 
 @deploy("Addresses and names")
 def apply(target: Target) -> None:
-    """Install, configure, activate."""
+    """Install, then configure and activate as one change: where dnsmasq does not run on it, it runs on as before."""
     install()
-    configure(target)
-    activate(target)
+    configure_and_activate(target)
 
 
 def install() -> None:
@@ -50,26 +52,31 @@ def install() -> None:
     lifecycle.packages(*service.packages, name="Install dnsmasq")
 
 
-def configure(target: Target) -> None:
-    """The segments that the declaration names, and never the uplink."""
-    lifecycle.files(
+def configure_and_activate(target: Target) -> None:
+    """The segments that the declaration names, and never the uplink.
+
+    A restart: leases are on disk, and names are asked again. Then it must know the gateway's own name.
+    """
+    stamp = lifecycle.stamped(UNIT, LOADS, reloads=False)
+    files = (
         lifecycle.Directory("/etc/gatehouse"),
         configuration(target),
         lifecycle.template(
             "dnsmasq", UNIT_FILE, configuration=CONFIGURATION, user=service.user, firewall=nftables.service.units[0]
         ),
-        lifecycle.stamped(UNIT, LOADS, reloads=False),
-        name="Configure dnsmasq",
-        check=f'dnsmasq --test --conf-file="$STAGED"{CONFIGURATION} 2>&1',
+        stamp,
     )
-
-
-def activate(target: Target) -> None:
-    """A restart: leases are on disk, and names are asked again. Then it must know the gateway's own name."""
     servers = [str(s.ipv4.ip) for s in segments(target) if s.dns and s.ipv4]
     probe = Path(__file__).with_name("probe.py").read_text()
     prove = f"python3 -c {shlex.quote(probe)} {shlex.join([f'gateway.{target.site.domain}', *servers])}"
-    lifecycle.running(UNIT, loads=LOADS, prove=prove, name="Run dnsmasq")
+    guarded(
+        CHANGE,
+        partial(lifecycle.files._inner, *files, check=f'dnsmasq --test --conf-file="$STAGED"{CONFIGURATION} 2>&1'),
+        partial(lifecycle.running._inner, UNIT, loads=LOADS, prove=prove, undo=undo_at_once(CHANGE)),
+        saves=[*LOADS, stamp.path],
+        restore=f"systemctl daemon-reload; systemctl reset-failed {UNIT} || true; systemctl restart {UNIT} || true",
+        name="Configure and run dnsmasq",
+    )
 
 
 @dataclass(frozen=True)

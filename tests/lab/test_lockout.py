@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 from pathlib import Path
 
 import pytest
 
 from lab.state import State
+from roles.dnsmasq import deploy as dnsmasq
 from tests.checkout import SITE_FILE, Checkout, Run
 from tests.lab.gateways import PENDING, Gateway
 
 pytestmark = pytest.mark.timeout(900)
 
+PROBE = Path(dnsmasq.__file__).with_name("probe.py")
 # The time that the gateway gives the operator to confirm, and some for its timer and services.
 UNDONE_WITHIN = 90
 NOTHING_PENDING = f'[ -z "$(ls {PENDING})" ]'
@@ -83,6 +86,25 @@ def test_an_sshd_that_lets_nobody_in_is_undone(gateway: Gateway, changed: Checko
     # That a changed checkout was at work stands in the version on the gateway; nothing else is left of it.
     plan = gateway.checkout.invoke("plan")
     assert "SSH" not in plan.out, plan.text
+    gateway.converge()
+
+
+def test_names_that_could_not_be_served_any_more_are_served_as_before(gateway: Gateway, changed: Checkout) -> None:
+    """`dnsmasq --test` finds nothing wrong with a folder that is not there: it only fails when it starts."""
+    files = f"cat {shlex.join(dnsmasq.LOADS)}"
+    before = gateway(files)
+    template = "templates/dnsmasq/etc/gatehouse/dnsmasq.conf.j2"
+    changed.edit(template, ("dhcp-leasefile=/var/lib/dnsmasq/leases", "dhcp-leasefile=/nowhere/leases"))
+    deployed = changed.deploy()
+    assert deployed.status == 1 and "/nowhere/leases" in deployed.err, deployed.text
+    assert "Traceback" not in deployed.text
+    assert gateway(files) == before
+    assert gateway(NOTHING_PENDING) == ""
+    asks = (PROBE.read_text(), f"gateway.{changed.site.domain}", "10.10.10.1", "10.10.20.1")
+    gateway(f"systemctl is-active {dnsmasq.UNIT} && python3 -c {shlex.join(asks)}")
+    # That a changed checkout was at work stands in the version on the gateway; nothing else is left of it.
+    plan = gateway.checkout.invoke("plan")
+    assert "dnsmasq" not in plan.out, plan.text
     gateway.converge()
 
 
