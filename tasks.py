@@ -551,9 +551,10 @@ def wireguard_remove(_: Context, name: str, site: str = "lab") -> None:
 SABOTAGE = "tests/lab/test_sabotage.py"
 TIERS = {
     "unit": ("tests/unit", "-n", "auto", "--dist", "loadfile"),
-    "roles": ("tests/roles",),
-    "device": ("tests/device",),
-    # Two labs at a time (tests/lab/conftest.py). What fails there is made once more, and told either way.
+    # From here on real programs run: a test that fails is made once more, and both results are told.
+    "roles": ("tests/roles", "--reruns", "1"),
+    "device": ("tests/device", "--reruns", "1"),
+    # Two labs at a time (tests/lab/conftest.py).
     "lab": ("tests/lab", "-n", "2", "--dist", "loadfile", "--reruns", "1"),
     "sabotage": (SABOTAGE,),
     "vm": ("tests/vm",),

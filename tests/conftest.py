@@ -15,3 +15,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--reports", metavar="DIR", help="the folder that the report goes to, below SITE (default: reports)"
     )
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Tells what a test that was made once more had found the first time."""
+    for report in terminalreporter.getreports("rerun"):
+        terminalreporter.write_sep("_", f"made once more: {report.nodeid} ({report.when})")
+        terminalreporter.write_line(report.longreprtext)

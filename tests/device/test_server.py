@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from roles.target import Target
 from tests.device.bench import HOST, Bench, Device, an_image
 from tests.roles.updateserver import ADDRESS, NAME, PORT, Server, serving
 
-FLOOD = 200  # requests, several times what a device may ask for in a minute
+FLOOD = 1000  # requests at most, many times what a device may ask for in a minute
 STRANGERS = 100  # connections that say nothing
 
 
@@ -65,13 +67,16 @@ def test_a_device_gets_its_update_while_another_and_strangers_flood_the_server(s
         for each in floods:
             each.start()
         try:
+            until = time.monotonic() + 60
+            while set(answers) <= {200} and time.monotonic() < until:
+                time.sleep(0.05)
+            # Who asks too much has to wait, and nobody else.
+            assert answers[:1] == [200] and not set(answers) <= {200}, Counter(answers)
             takes(device)
         finally:
             ends.set()
             for each in floods:
                 each.join(30)
-    assert server.ask("lamp-07", "/lamp/manifest")[0] != 200  # who asks too much has to wait, and nobody else
-    assert answers[0] == 200 and answers.count(200) < len(answers)
 
 
 def test_an_image_is_read_by_nobody_but_the_models_own_devices(server: Server, device: Device) -> None:

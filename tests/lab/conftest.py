@@ -81,12 +81,9 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Tells it, and what a test that was made once more had found the first time."""
+    """Tells it."""
     for text in config.stash[SAID]:
         terminalreporter.write_line(text)
-    for report in terminalreporter.getreports("rerun"):
-        terminalreporter.write_sep("_", f"made once more: {report.nodeid} ({report.when})")
-        terminalreporter.write_line(report.longreprtext)
 
 
 @pytest.hookimpl(wrapper=True)
