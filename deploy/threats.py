@@ -11,4 +11,4 @@ def threat_model(site: Site, form: str) -> str:
     """The threat model of every gateway. Raises `UnknownForm`, and `ResultsError` where the results can't be read."""
     path = reports(site) / site.name / results.LATEST / results.RESULTS
     run = results.read(path) if path.exists() else None
-    return threat_report.shown([threats.model(site, gateway, run) for gateway in site.gateways], form)
+    return threat_report.shown(threats.models(site, run), form)

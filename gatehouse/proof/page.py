@@ -4,40 +4,32 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-from gatehouse.proof import coverage
+from gatehouse.proof import coverage, threat_report
 from gatehouse.proof.lives import SHOWN
 from gatehouse.proof.mends import mend
 from gatehouse.proof.results import Check, Run, conclusion
+from gatehouse.proof.templates import ENVIRONMENT, SIGNS
+from gatehouse.proof.threats import ThreatModel
 
-_HERE = Path(__file__).parent
 _WORDS = {
     "proven": "proven", "failed": "failed", "not_proven": "not proven", "out_of_reach": "out of reach",
     "fine": "fine", "soon": "to be replaced", "over": "over",
 }  # fmt: skip
-_SIGNS = {"proven": "✓", "failed": "✗", "not_proven": "?", "waived": "!", "out_of_reach": "–"}
-_SIGNS |= {"fine": "✓", "soon": "!", "over": "✗"}
 _TALL, _LEAST = 100, 2  # of a bar of the trend, and of a part of one that must be seen
 _UPWARDS = ("proven", "not_proven", "waived", "failed")
-_environment = Environment(
-    loader=FileSystemLoader(_HERE),
-    undefined=StrictUndefined,
-    autoescape=True,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
 
 
-def render(run: Run, before: Run | None, history: Iterable[Run] = ()) -> str:
-    """The page of a run. `before` is the run that it is compared with; `history` has earlier ones, the newest first."""
+def render(run: Run, before: Run | None, history: Iterable[Run] = (), models: Iterable[ThreatModel] = ()) -> str:
+    """The page of a run. `before` is the run that it is compared with; `history` has earlier ones, the newest first.
+
+    `models`: the threat models of its gateways, with the verdicts of this run; without them the page says so.
+    """
     runs = [run, *history]
     order = {"failed": 0, "not_proven": 1, "proven": 2}
     checks = sorted(run.checks, key=lambda check: (order[check.verdict], check.waiver is not None, check.id))
-    return _environment.get_template("report.html.j2").render(
+    return ENVIRONMENT.get_template("report.html.j2").render(
         run=run,
         conclusion=conclusion(run),
         before=before,
@@ -47,6 +39,7 @@ def render(run: Run, before: Run | None, history: Iterable[Run] = ()) -> str:
         warnings=[(check, text) for check in checks for text in check.warnings],
         checks=checks,
         matrices=matrices(run),
+        models=[threat_report.view(model) for model in models],
         covered=coverage.covered(run),
         standards=coverage.ROWS,
         standings=coverage.STANDINGS,
@@ -59,7 +52,7 @@ def render(run: Run, before: Run | None, history: Iterable[Run] = ()) -> str:
         lives_left=len(run.lives[SHOWN:]),
         mend=lambda check: mend(check, run.site),
         words=_WORDS,
-        signs=_SIGNS,
+        signs=SIGNS,
         state=state,
         place=place,
         shown=shown,

@@ -22,6 +22,7 @@ import pytest
 from gatehouse.errors import GatehouseError
 from gatehouse.proof import catalogue, coverage, oscal, page, results, waiving
 from gatehouse.proof.lives import Life
+from gatehouse.proof.threats import ThreatModel
 from gatehouse.site.waivers import Waiver
 
 EVIDENCE: pytest.StashKey[list[dict[str, Any]]] = pytest.StashKey()
@@ -50,14 +51,15 @@ class Plugin:
         as_json: bool,
         waivers: Mapping[str, Waiver] | None = None,
         lives: Callable[[], list[Life]] = list,
+        models: Callable[[results.Run], list[ThreatModel]] = lambda _: [],
     ) -> None:
-        """`lives` says at the end what of the site ends one day."""
+        """`lives` says at the end what of the site ends one day, `models` what the run means for its threat models."""
         self.run = results.Run(site=site, version=version)
         self.folder: Path | None = None
         self._reports, self._say, self._colour, self._as_json = reports, write, colour, as_json
         self._errors = 0
         self._waivers, self._whole = waivers or {}, True
-        self._lives = lives
+        self._lives, self._models = lives, models
 
     def pytest_deselected(self) -> None:
         """Notes that not every check is made in this run."""
@@ -135,7 +137,7 @@ class Plugin:
         with contextlib.suppress(GatehouseError):  # the checks that need the vault say that it isn't there
             self.run.lives = self._lives()
         before = results.earlier(self.folder)
-        shown = page.render(self.run, before[0] if before else None, before)
+        shown = page.render(self.run, before[0] if before else None, before, self._models(self.run))
         results.write(self.folder, self.run, shown, oscal.document(self.run))
         if not self.run.succeeded or self._errors:
             session.exitstatus = max(int(exitstatus), 1)

@@ -15,7 +15,10 @@ Place = tuple[int, int]
 
 
 def svg(model: ThreatModel) -> str:
-    """The picture. Flows with the same ends are one line, with their ports; one in the clear is broken and amber."""
+    """The picture. Flows with the same ends are one line, with their ports; one in the clear is broken and amber.
+
+    Its colours are the page's that it stands in: style.css.j2, class `flows`.
+    """
     services = [e for e in model.elements if e.kind == "service" and _takes_part(e.name, model.flows)]
     outside = sorted(_ends(model.flows) - {e.name for e in services} - set(model.segments))
     places: dict[str, Place] = {}
@@ -32,8 +35,7 @@ def svg(model: ThreatModel) -> str:
             count[element.boundary] += 1
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img" '
-        f'aria-label="data flows of {escape(model.gateway)}" font-family="sans-serif" font-size="13">',
-        f"<style>{_STYLE}</style>",
+        f'aria-label="data flows of {escape(model.gateway)}" class="flows" font-family="sans-serif" font-size="13">',
         f'<rect class="gateway" x="{_MIDDLE - 20}" y="20" width="{_BOX + 40}" height="{height - 70}" rx="10"/>',
         f'<text class="name" x="{_MIDDLE - 8}" y="42">{escape(_heading(model.gateway))}</text>',
         f'<text class="name" x="{_LEFT}" y="42">segments</text>',
@@ -94,12 +96,3 @@ def _lines(flows: Iterable[DataFlow], places: dict[str, Place]) -> Iterator[str]
             yield f'<text class="port" text-anchor="end" x="{label[0]}" y="{label[1]}">{escape(ports)}</text>'
         elif ports and x1 == x2 == _MIDDLE:
             yield f'<text class="port" x="{label[0]}" y="{label[1]}">{escape(ports)}</text>'
-
-
-_STYLE = """
-text{fill:#1c2733} .name{font-weight:bold} .small{font-size:11px;fill:#4a5a6a} .port{font-size:10px;fill:#33424f;
-paint-order:stroke;stroke:#fff;stroke-width:3px} rect{stroke-width:1.5} .gateway{fill:#f4f7fa;stroke:#5b7083;
-stroke-dasharray:7 4} .segment{fill:#e6f0fb;stroke:#3a74ad} .service{fill:#fff;stroke:#4a5a6a}
-.beyond{fill:#f3ecf8;stroke:#7d559c} path,line{fill:none;stroke-width:1.6} .kept{stroke:#1d7f4b}
-.clear{stroke:#b36b00;stroke-dasharray:5 3}
-"""

@@ -3,19 +3,44 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from html import escape
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from gatehouse.errors import GatehouseError
+from gatehouse.proof.results import VERDICTS, Verdict
+from gatehouse.proof.templates import ENVIRONMENT, SIGNS
 from gatehouse.proof.threat_diagram import svg
-from gatehouse.proof.threats import DataFlow, Threat, ThreatModel, together
+from gatehouse.proof.threats import DataFlow, Element, Threat, ThreatModel, together
 
 _FLOW = ("from", "to", "port", "data", "encrypted", "authenticated", "integrity", "if compromised", "opened only so")
 _THREAT = ("threat", "what", "mitigation", "proof", "what is left")
+_NAMED = 4  # devices of the same kind, before the others are only counted
 
 
 class UnknownForm(GatehouseError):
     """A form that a threat model can't be shown in."""
+
+
+@dataclass(frozen=True)
+class Section:
+    """A table. `counts` has its threats by how their mitigations stand; empty where it is not about threats."""
+
+    title: str
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    counts: Mapping[Verdict, int]
+
+
+@dataclass(frozen=True)
+class View:
+    """A gateway's threat model, ready for a page. `picture` is markup, safe as it is: an SVG element."""
+
+    heading: str
+    when: str
+    picture: str
+    counts: Mapping[Verdict, int]
+    sections: tuple[Section, ...]
 
 
 def shown(models: Sequence[ThreatModel], form: str) -> str:
@@ -23,6 +48,22 @@ def shown(models: Sequence[ThreatModel], form: str) -> str:
     if form not in FORMS:
         raise UnknownForm(f"--format: {form[:30]!r} is no form of a threat model (use {', '.join(FORMS)})")
     return FORMS[form](models)
+
+
+def view(model: ThreatModel) -> View:
+    """What a page shows of a threat model, in this order; the report has the same as the page of its own."""
+    return View(
+        model.gateway,
+        _when(model),
+        svg(model),
+        _counts(threat for element in model.elements for threat in element.threats),
+        tuple(_sections(model)),
+    )
+
+
+def _counts(threats: Iterable[Threat]) -> Mapping[Verdict, int]:
+    found = [threat.proof.verdict for threat in threats]
+    return {verdict: found.count(verdict) for verdict in VERDICTS if verdict in found}
 
 
 def _flow(flow: DataFlow) -> tuple[str, ...]:
@@ -43,50 +84,46 @@ def _when(model: ThreatModel) -> str:
     return f"Nothing was proven yet: ./kit verify --site {model.site} does it."
 
 
-def _sections(model: ThreatModel) -> Iterator[tuple[str, Sequence[str], list[tuple[str, ...]]]]:
-    yield "Data flows", _FLOW, [_flow(flow) for flow in model.flows]
-    for element in model.elements:
+def _alike(elements: Iterable[Element]) -> Iterator[tuple[str, Element]]:
+    """Each element under its name; devices of one model in one segment are one, as the same holds for all of them."""
+    same: dict[tuple[str, str], list[Element]] = defaultdict(list)
+    for element in elements:
+        if element.kind == "device":
+            same[element.title, element.boundary].append(element)
+        else:
+            yield f"{element.kind} {element.name}", element
+    for devices in same.values():
+        names = ", ".join(device.name for device in devices[:_NAMED])
+        more = f" and {len(devices) - _NAMED} more" if len(devices) > _NAMED else ""
+        yield f"{'device' if len(devices) == 1 else 'devices'} {names}{more}", devices[0]
+
+
+def _sections(model: ThreatModel) -> Iterator[Section]:
+    yield Section("Data flows", _FLOW, tuple(map(_flow, model.flows)), {})
+    elements = list(_alike(model.elements))
+    for name, element in elements:
         if element.threats:
             holds = f", holds: {', '.join(element.secrets)}" if element.secrets else ""
-            title = f"{element.kind} {element.name} ({element.title}, in {element.boundary}{holds})"
-            yield title, _THREAT, [_threat(threat) for threat in element.threats]
-    left: list[tuple[str, ...]] = [
-        (e.name, t.stride, t.residual) for e in model.elements for t in e.threats if t.residual
-    ]
-    yield "Residual risks", ("element", "threat", "what is left"), left
+            title = f"{name} ({element.title}, in {element.boundary}{holds})"
+            yield Section(title, _THREAT, tuple(map(_threat, element.threats)), _counts(element.threats))
+    left = tuple((name, t.stride, t.residual) for name, e in elements for t in e.threats if t.residual)
+    yield Section("Residual risks", ("element", "threat", "what is left"), left, {})
 
 
 def _markdown(models: Sequence[ThreatModel]) -> str:
     lines = []
     for model in models:
         lines += [f"# Threat model of {model.site}, {model.gateway}", "", _when(model), ""]
-        for title, head, rows in _sections(model):
-            lines += [f"## {title}", "", f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
-            lines += [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in rows]
+        for part in _sections(model):
+            lines += [f"## {part.title}", "", f"| {' | '.join(part.head)} |", "|---" * len(part.head) + "|"]
+            lines += [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in part.rows]
             lines.append("")
     return "\n".join(lines)
 
 
 def _html(models: Sequence[ThreatModel]) -> str:
-    parts = [
-        '<!DOCTYPE html><html lang="en"><meta charset="utf-8">',
-        f"<title>Threat model of {escape(models[0].site)}</title><style>{_STYLE}</style>",
-    ]
-    for model in models:
-        parts.append(f"<h1>Threat model of {escape(model.site)}, {escape(model.gateway)}</h1><p>{escape(_when(model))}")
-        parts.append(f'<figure tabindex="0">{svg(model)}</figure>')
-        for title, head, rows in _sections(model):
-            heads = "".join(f'<th scope="col">{escape(name)}' for name in head)
-            body = "".join(f"<tr>{''.join(map(_cell, row))}" for row in rows)
-            parts.append(
-                f'<h2>{escape(title)}</h2><div class="wide"><table><thead><tr>{heads}</thead>{body}</table></div>'
-            )
-    return "\n".join([*parts, "</html>"])
-
-
-def _cell(text: str) -> str:
-    kind = next((k for k in ("failed", "not proven", "proven") if text.startswith(k)), "")
-    return f'<td class="{kind.replace(" ", "-")}">{escape(text)}' if kind else f"<td>{escape(text)}"
+    template = ENVIRONMENT.get_template("threat_model.html.j2")
+    return template.render(site=models[0].site, models=map(view, models), signs=SIGNS)
 
 
 def _json(models: Sequence[ThreatModel]) -> str:
@@ -94,12 +131,3 @@ def _json(models: Sequence[ThreatModel]) -> str:
 
 
 FORMS: Mapping[str, Callable[[Sequence[ThreatModel]], str]] = {"markdown": _markdown, "html": _html, "json": _json}
-
-_STYLE = """
-:root{color-scheme:light dark} body{font:15px/1.45 sans-serif;margin:2rem auto;max-width:1240px;padding:0 1rem}
-figure{margin:1rem 0;background:#fff;border-radius:8px;overflow-x:auto} svg{width:100%;min-width:900px}
-table{border-collapse:collapse;width:100%;font-size:13px} th,td{border:1px solid #8886;padding:.35rem .5rem;
-text-align:left;vertical-align:top} th{background:#8882} .wide{overflow-x:auto}
-.proven{color:light-dark(#146c3c,#6fd39b)} .failed{color:light-dark(#b00020,#ff8a94);font-weight:bold}
-.not-proven{color:light-dark(#8a5200,#ffc266)} @media print{body{max-width:none;margin:0}}
-"""

@@ -130,11 +130,9 @@ def model(site: Site, gateway: str, run: Run | None) -> ThreatModel:
     view = _Verdicts(run, gateway)
     services = site.services_of(gateway)
     elements = [_service(service, view) for service in services]
-    elements += [
-        Element("device", d.name, d.model, d.segment, (), _threats(view, "device", segment=d.segment))
-        for d in site.devices_of(gateway)
-        if d.status != "revoked"
-    ]
+    devices = [device for device in site.devices_of(gateway) if device.status != "revoked"]
+    at = {name: _threats(view, "device", segment=name) for name in {device.segment for device in devices}}
+    elements += [Element("device", d.name, d.model, d.segment, (), at[d.segment]) for d in devices]
     return ThreatModel(
         site.name,
         gateway,
@@ -143,6 +141,11 @@ def model(site: Site, gateway: str, run: Run | None) -> ThreatModel:
         tuple(elements),
         tuple(_flows(site, gateway, view)),
     )
+
+
+def models(site: Site, run: Run | None) -> list[ThreatModel]:
+    """The threat model of each gateway."""
+    return [model(site, gateway, run) for gateway in site.gateways]
 
 
 class _Verdicts:

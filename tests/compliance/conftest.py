@@ -21,7 +21,7 @@ from deploy import vaults
 from deploy.inventory import ROOT, reports
 from gatehouse.errors import GatehouseError
 from gatehouse.identity import ages
-from gatehouse.proof import expect, lives
+from gatehouse.proof import expect, lives, threats
 from gatehouse.proof.observation import Observation
 from gatehouse.proof.plugin import EVIDENCE, MARKERS, WARNINGS, Plugin
 from gatehouse.site import INTERNET, Site, load
@@ -74,6 +74,7 @@ def pytest_configure(config: pytest.Config) -> None:
             as_json,
             site.waivers,
             functools.partial(_lives, site),
+            functools.partial(threats.models, site),
         ),
         "gatehouse-proof",
     )

@@ -6,8 +6,10 @@ from html.parser import HTMLParser
 
 import pytest
 
-from gatehouse.proof import page, results
+from gatehouse.proof import page, results, threat_report, threats
 from gatehouse.proof.results import Check, Run
+from gatehouse.site import Site
+from tests.unit.test_site_model import description
 
 WAIVER = {"reason": "it is replaced", "owner": "Ada", "expires": "2999-01-01", "compensated_by": "b.c"}
 VOID = {"meta", "link", "br", "img", "hr", "input"}
@@ -51,7 +53,7 @@ RUN = run_with(
 
 @pytest.fixture(scope="module")
 def text():
-    return page.render(RUN, None)
+    return page.render(RUN, None, models=threats.models(Site(**description()), RUN))
 
 
 def test_the_verdict_comes_first_and_failures_before_evidence(text):
@@ -79,7 +81,8 @@ def test_the_page_is_whole_and_needs_nothing_from_elsewhere(text):
 def test_the_page_has_landmarks_a_language_and_headings_in_order(text):
     found = Parsed(text)
     tags = [tag for tag, _ in found.elements]
-    assert all(tags.count(tag) == 1 for tag in ("header", "main", "footer", "nav", "h1", "title"))
+    assert all(tags.count(tag) == 1 for tag in ("header", "main", "footer", "nav", "h1"))
+    assert text[: text.index("</head>")].count("<title>") == 1  # those of drawings come later
     assert ("html", {"lang": "en"}) in found.elements
     levels = [int(tag[1]) for tag in tags if tag in ("h1", "h2", "h3")]
     assert all(later <= before + 1 for before, later in zip(levels, levels[1:], strict=False))
@@ -155,3 +158,47 @@ def test_history_is_bounded(tmp_path, monkeypatch):
         folder = results.new_folder(tmp_path, RUN)
         results.write(folder, RUN)
     assert len(results.earlier(folder)) == 1
+
+
+def model(*checks):
+    run = Run("home", "1", checks=[Check(name, name, "gw", None, verdict, reason="seen") for name, verdict in checks])
+    return run, threats.models(Site(**description()), run)
+
+
+def threats_of(text):
+    return text[text.index('id="threats"') : text.index('id="controls"')]
+
+
+def test_the_threat_model_has_its_picture_flows_threats_and_what_is_left_with_the_verdicts_of_this_run():
+    run, models = model(("ssh.no-root", "proven"), ("ssh.keys-only", "failed"))
+    found = threats_of(page.render(run, None, models=models))
+    assert found.count("<svg") == 1 and found.count("<h3>gw</h3>") == 1
+    assert all(f'<th scope="col">{name}</th>' in found for name in ("encrypted", "authenticated", "integrity"))
+    assert "failed (2 checks: ssh.keys-only)" in found and "Residual risks" in found
+    steady, models = model(("ssh.no-root", "proven"), ("ssh.keys-only", "proven"))
+    found = threats_of(page.render(steady, None, models=models))
+    assert "proven (2 checks)" in found and "failed" not in found
+
+
+def test_the_report_shows_what_the_threat_models_own_page_shows():
+    run, models = model(("ssh.no-root", "proven"))
+    report, own = page.render(run, None, models=models), threat_report.shown(models, "html")
+    shared = [part for part in own.split("<details")[1:] if "Residual" not in part]
+    assert len(shared) == 5
+    assert all(part.split(">", 1)[1] in report for part in shared)
+    assert Parsed(own).open == []
+
+
+def test_a_report_without_its_site_at_hand_says_where_the_threat_model_is():
+    found = page.render(RUN, None)
+    assert "./kit threat-model --site home" in threats_of(found) and "<svg" not in threats_of(found)
+
+
+def test_devices_that_nothing_tells_apart_are_one_entry_of_the_threat_model():
+    one, many = description(), description()
+    many["devices"] = [{"name": f"sensor-{n:04}", "model": "esp32", "gateway": "gw"} for n in range(3000)]
+    few, crowd = (threats.models(Site(**site), RUN) for site in (one, many))
+    titles = [part.title for part in threat_report.view(crowd[0]).sections if part.title.startswith("device")]
+    assert len(titles) == 1 and "and 2996 more" in titles[0]
+    small, large = (page.render(RUN, None, models=models) for models in (few, crowd))
+    assert len(large) < len(small) + 1000
