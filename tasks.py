@@ -1111,6 +1111,34 @@ def sbom(_: Context, site: str = "lab", gateway: str = "") -> None:
     print(materials.bill(_site(site), gateway))
 
 
+@task(
+    help={
+        **SITE,
+        "gateway": "this one alone (default: all of the site)",
+        "debian-source": "instead of Debian's security tracker: a mirror's https address, or a downloaded feed",
+        "python-source": "instead of PyPI: an https address that answers as OSV does, or OSV's all.zip of PyPI",
+        "json": "print JSON instead of the table",
+    }
+)
+@told
+def vulnerabilities(
+    _: Context,
+    site: str = "lab",
+    gateway: str = "",
+    debian_source: str = "",
+    python_source: str = "",
+    json: bool = False,
+) -> None:
+    """Show known vulnerabilities of the gateways and of the kit: status 1: upgrade; 2: a side could not be asked."""
+    from deploy import vulnerabilities as asking
+    from gatehouse.proof import vulnerabilities as found
+
+    where = _site(site)
+    sides = asking.look(where, gateway, debian_source, python_source, lambda line: print(line, file=sys.stderr))
+    print(dumps(found.document(site, sides), indent=1) if json else found.table(sides), flush=True)
+    sys.exit(found.status(sides))
+
+
 @task(help={**SITE, "format": "markdown (the default), html (with a picture), or json"})
 @told
 def threat_model(_: Context, site: str = "lab", format: str = "markdown") -> None:  # noqa: A002  the option's name
@@ -1201,6 +1229,7 @@ namespace = Collection(
     threat_model,
     trust,
     verify,
+    vulnerabilities,
     Collection("acme", acme_key),
     Collection("ca", ca_drop, ca_move_to_backup_key, ca_rollover, ca_status),
     Collection("data", data_backup, data_erase, data_restore),

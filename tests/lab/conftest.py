@@ -43,9 +43,10 @@ def pytest_configure(config: pytest.Config) -> None:
             raise OSError(ctypes.get_errno(), "a network of the worker's own (the lab needs root)")
         subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
     elif getattr(config.option, "numprocesses", None):
-        tools.ensure(print)
+        tools.ensure(print, {**tools.TOOLS, "debsecan": "debsecan"})
         with contextlib.suppress(EnvironmentRefused):  # what needs it says so
             environment("sslyze", print, built="sslyze")
+            environment("pip-audit", print)
         # An engine that a worker started would have the worker's network, and so no way out.
         client = engine.connect(print)
         for debian in CODENAMES:

@@ -1,4 +1,4 @@
-"""What ssh-audit and nmap find on the lab's gateway: they know nothing of the kit. sslyze has a file of its own."""
+"""What ssh-audit, nmap and debsecan find on the lab's gateway: strangers to the kit. sslyze has its own file."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ from xml.etree.ElementTree import Element, fromstring
 import pytest
 
 import lab
+from deploy import tools
 from gatehouse.site import derive
 from gatehouse.site.pages import hosts
 from gatehouse.site.policy import InputRule
 from lab.topology import HOST_OF
 from tests.checkout import Checkout
+from tests.feeds import JINJA, archive, mirrored, one_entry
 from tests.lab.gateways import Gateway
 
 pytestmark = pytest.mark.timeout(300)
@@ -110,3 +112,19 @@ def test_nmap_does_find_what_is_weak(gateway: Gateway, here: Checkout) -> None:
     (rule, *_) = [rule for rule in derive(here.site, "gateway").input if rule.listener.port == 443]
     assert "TLSv1.1" in suites(gateway, rule)[0]
     gateway.converge()
+
+
+def test_debsecan_finds_of_this_gateways_packages_what_its_feed_says_and_nothing_once_it_is_fixed(
+    gateway: Gateway, here: Checkout, tmp_path: Path
+) -> None:
+    tools.ensure(print, {"debsecan": "debsecan"})
+    suite, version = gateway(
+        ". /etc/os-release; echo $VERSION_CODENAME; dpkg-query -W -f '${Version}' mosquitto"
+    ).split()
+    (tmp_path / "all.zip").write_bytes(archive(JINJA))
+    asked = ["vulnerabilities", "--python-source", str(tmp_path / "all.zip"), "--debian-source"]
+    fixed = here.invoke(*asked, mirrored(tmp_path / "fixed", suite, one_entry("mosquitto", version)))
+    assert fixed.status == 0 and "gateway: none known, in " in fixed.out, fixed.text
+    known = here.invoke(*asked, mirrored(tmp_path / "known", suite, one_entry("mosquitto", "99:1")))
+    rows = [line.split()[:5] for line in known.out.splitlines()]
+    assert known.status == 1 and ["gateway", "mosquitto", version, "CVE-2099-0001", "99:1"] in rows, known.text
