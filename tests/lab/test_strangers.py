@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from xml.etree.ElementTree import Element, fromstring
 
 import pytest
 
 import lab
-from deploy import tools
+from deploy import tools, vaults
+from gatehouse.identity.programs import password_of, user_name
 from gatehouse.site import derive
 from gatehouse.site.pages import hosts
 from gatehouse.site.policy import InputRule
@@ -112,6 +114,59 @@ def test_nmap_does_find_what_is_weak(gateway: Gateway, here: Checkout) -> None:
     (rule, *_) = [rule for rule in derive(here.site, "gateway").input if rule.listener.port == 443]
     assert "TLSv1.1" in suites(gateway, rule)[0]
     gateway.converge()
+
+
+HOME = "/tmp/stranger"
+STATUS = "devices/stranger/status"
+
+
+@pytest.fixture
+def told(gateway: Gateway, here: Checkout) -> Iterator[str]:
+    """What a device of the site has told the broker, to be kept for whoever may read it."""
+    pki = vaults.open_pki(here.site)
+    leaf = pki.device("stranger", days=1)
+    files = {"ca.pem": pki.trust_anchor, "chain.pem": leaf.chain_pem, "key.pem": leaf.private_key_pem}
+    for name, content in files.items():
+        write = ["sh", "-c", f"umask 077; mkdir -p {HOME}; cat >{HOME}/{name}"]
+        assert lab.run(gateway.name, "device", write, stdin=content.decode()).returncode == 0
+    keys = f"--cafile {HOME}/ca.pem --cert {HOME}/chain.pem --key {HOME}/key.pem"
+    publish = f"timeout 8 mosquitto_pub -V mqttv5 -h 10.10.10.1 -p 8883 {keys} -q 1 -r -t {STATUS}"
+    gateway.elsewhere("device", f"{publish} -m online")
+    yield STATUS
+    gateway.elsewhere("device", f"{publish} -n; rm -r {HOME}")
+
+
+def heard(gateway: Gateway, rule: InputRule, *login: str) -> tuple[dict[str, str], str]:
+    """What nmap's mqtt-subscribe hears of a broker from the rule's segment: payloads by topic, and all that it said."""
+    told = "\n".join([*login, "mqtt-subscribe.listen-time=2s"])
+    command = "cat >/run/nmap-arguments; nmap -Pn -n -oX - --script +mqtt-subscribe"
+    command += f" --script-args-file /run/nmap-arguments -p {rule.listener.port} {rule.addresses[0]}"
+    command += "; status=$?; rm /run/nmap-arguments; exit $status"
+    done = lab.run(gateway.name, HOST_OF[rule.segment], ["sh", "-c", command], stdin=told, timeout=60)
+    assert done.returncode == 0, done.stderr
+    report = fromstring(done.stdout)  # noqa: S314
+    state = report.find(".//port/state")
+    assert state is not None and state.get("state") == "open", done.stdout
+    payloads = report.findall(
+        ".//script[@id='mqtt-subscribe']/table[@key='Topics and their most recent payloads']/elem"
+    )
+    return {str(each.get("key")): each.text or "" for each in payloads}, done.stdout
+
+
+def test_nmap_hears_of_the_broker_what_a_login_may_read_and_nothing_without_one(
+    gateway: Gateway, here: Checkout, told: str
+) -> None:
+    rules = [rule for rule in derive(here.site, "gateway").input if rule.service == "mosquitto"]
+    (certificates,) = [r for r in rules if (r.listener.name, r.segment) == ("mqtts", "iot")]
+    (passwords,) = [r for r in rules if (r.listener.name, r.segment) == ("passwords", "internal")]
+    password = password_of(vaults.open_vault(here.site), "homeassistant")
+    login = (f"mqtt-subscribe.username={user_name('homeassistant')}", f"mqtt-subscribe.password={password}")
+    topics, said = heard(gateway, passwords, *login)
+    assert topics[told] == "online", said
+    assert all(topic.startswith("devices/") for topic in topics), said
+    for rule in (passwords, certificates):
+        topics, said = heard(gateway, rule)
+        assert topics == {} and told not in said, said
 
 
 def test_debsecan_finds_of_this_gateways_packages_what_its_feed_says_and_nothing_once_it_is_fixed(
