@@ -1,0 +1,82 @@
+"""The documents: every command in them is one that there is, every task has an example, every link leads somewhere."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from invoke import Collection
+from invoke.exceptions import ParseError
+from invoke.parser import Parser
+
+import tasks
+from tests.unit.machine import INIT, ROOT, Machine
+
+DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+OF_THE_SCRIPT = {"shell", "help"}  # what `./kit` does without invoke
+_COMMAND = re.compile(r"(?:^ *|`)(?:\./kit|invoke) +([a-z][a-z.-]*[a-z](?![a-z.*])[^`\n|<>;&]*)", re.MULTILINE)
+
+
+def written(document: Path) -> list[str]:
+    """The commands of a document: those at the beginning of a line, and those in backticks."""
+    found = []
+    for text in _COMMAND.findall(document.read_text()):
+        line = re.split(r"\s#|,\s|…|\s\(|\.$", text)[0].strip()
+        if line.split()[0] not in OF_THE_SCRIPT:
+            found.append(line)
+    return found
+
+
+def names(collection: Collection, prefix: str = "") -> set[str]:
+    """Every task, as it is written."""
+    found = {prefix + name.replace("_", "-") for name in collection.tasks}
+    for name, inner in collection.collections.items():
+        found |= names(inner, f"{name}.")
+        found |= {name} if inner.default else set()
+    return found
+
+
+TASKS, PARSER = names(tasks.namespace), Parser(contexts=tasks.namespace.to_contexts())
+
+
+def parsed(line: str) -> None:
+    """Raises `ParseError` for what is no command; a task that is only named needs none of what it takes."""
+    if line not in TASKS:
+        PARSER.parse_argv(shlex.split(line))
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_every_command_of_a_document_is_one_that_takes_what_it_is_given(document: Path) -> None:
+    for line in written(document):
+        try:
+            parsed(line)
+        except ParseError as error:
+            pytest.fail(f"{document.name}: `{line}`: {error}")
+
+
+def test_what_is_no_command_is_noticed() -> None:
+    for line in ("no-such-task", "verify --no-such-option"):
+        with pytest.raises(ParseError):
+            parsed(line)
+
+
+def test_every_task_has_an_example() -> None:
+    shown = {line.split()[0] for document in DOCUMENTS for line in written(document)}
+    shown |= {f"{name}.{inner.default}" for name, inner in tasks.namespace.collections.items() if name in shown}
+    assert TASKS - shown == set()
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_every_link_to_a_file_leads_to_one(document: Path) -> None:
+    links = re.findall(r"\]\(([^)\s#]+)(?:#[^)]*)?\)", document.read_text())
+    assert [link for link in links if "://" not in link and not (document.parent / link).exists()] == []
+
+
+def test_the_threat_model_is_printed_as_documented(tmp_path: Path) -> None:
+    machine = Machine.new(tmp_path)
+    machine.did(INIT)
+    assert "# Threat model of home, gateway" in machine.did("./kit threat-model --site home")
+    assert machine.did("./kit threat-model --site home --format html").startswith("<!DOCTYPE html>")
+    assert machine.sh("./kit threat-model --site home --format pdf").returncode == 1
