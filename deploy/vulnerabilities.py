@@ -69,7 +69,7 @@ def of_python(lock: Path, source: str, log: Callable[[str], None]) -> Side:
     try:
         program = environment("pip-audit", log) / "pip-audit"
         with _osv(source) as (about, options):
-            said = _pip_audit([str(program), *options, "--requirement", str(lock)])
+            said = _pip_audit([str(program), *options, "--requirement", str(lock)], about)
             asked, found, skipped = vulnerabilities.of_pip_audit(said)
     except (GatehouseError, OSError) as error:
         return Side(OPERATOR, "", 0, problem=_line(error))
@@ -98,7 +98,7 @@ def _osv(source: str) -> Iterator[tuple[str, list[str]]]:
         yield _dated(path), ["--vulnerability-service", "osv", "--osv-url", address]
 
 
-def _pip_audit(command: list[str]) -> str:
+def _pip_audit(command: list[str], about: str) -> str:
     """Its JSON. It ends with 1 for a vulnerability and for an error alike: only the first has an answer."""
     command += ["--require-hashes", "--disable-pip", "--format", "json", "--progress-spinner", "off", "--timeout", "15"]
     try:
@@ -106,7 +106,11 @@ def _pip_audit(command: list[str]) -> str:
     except subprocess.TimeoutExpired:
         raise FeedError("pip-audit: no answer within 600 s") from None
     if done.returncode not in (0, 1) or not done.stdout.strip():
-        raise FeedError(f"pip-audit: {(done.stderr.strip().splitlines() or ['no word'])[-1]}")
+        last = (done.stderr.strip().splitlines() or ["no word"])[-1]
+        if last.startswith("requests.exceptions."):  # which it does not take for its own affair
+            kind = last.partition(":")[0].rpartition(".")[2]
+            raise FeedError(f"{about}: can't be reached: {kind} (try --python-source)")
+        raise FeedError(f"pip-audit: {last}")
     return done.stdout
 
 

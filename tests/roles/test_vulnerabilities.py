@@ -122,7 +122,11 @@ def test_every_package_of_the_kit_is_asked_for(published: Callable[..., str]) ->
 def test_a_source_of_python_packages_that_does_not_answer_or_says_nothing_is_no_good_news(
     published: Callable[..., str], lock: Callable[[str], Path]
 ) -> None:
-    for source, why in ((nobody(), "Connection"), (published(), "names no vulnerability"), (__file__, "no archive of")):
+    for source, why in (
+        (nobody(), "can't be reached: ConnectionError (try --python-source)"),
+        (published(), "names no vulnerability"),
+        (__file__, "no archive of"),
+    ):
         side = asking.of_python(lock("3.1.3"), source, print)
         assert why in side.problem and "\n" not in side.problem, side
         assert "NOT KNOWN" in str(side) and "none known" not in str(side)

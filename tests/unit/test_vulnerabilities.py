@@ -252,7 +252,7 @@ def test_a_gateway_that_cannot_be_asked_is_not_known_and_the_others_are_asked(mo
 def test_a_package_that_is_not_known_hides_nothing_of_the_others_and_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     said = {"dependencies": [*PACKAGES, {"name": "segno", "skip_reason": "Dependency not found on PyPI"}]}
     monkeypatch.setattr(asking, "environment", lambda *_: ROOT)
-    monkeypatch.setattr(asking, "_pip_audit", lambda _: json.dumps(said))
+    monkeypatch.setattr(asking, "_pip_audit", lambda *_: json.dumps(said))
     side = asking.of_python(ROOT / asking.LOCK, "", print)
     assert side.problem == "PyPI: knows nothing of 1 of 3 packages, such as segno (try --python-source)"
     assert vulnerabilities.status([side]) == 1 and "CVE-2024-22195" in vulnerabilities.table([side])
