@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import functools
 import gc
+import getpass
 import subprocess
 import sys
 from collections.abc import Callable
@@ -463,6 +464,29 @@ def audit(_: Context, site: str = "lab", json: bool = False) -> None:
     shown = dumps(proof.document(where, findings, found), indent=1) if json else "\n".join(proof.table(findings, found))
     print(shown, flush=True)
     sys.exit(1 if findings else 0)
+
+
+@task(name="show", default=True, help={**SITE, "json": "print JSON instead of the table"})
+@told
+def alerts_show(_: Context, site: str = "lab", json: bool = False) -> None:
+    """List what is wrong on a site's gateways now, and since when; and what of it could not be told yet."""
+    from deploy import raised
+
+    rows, notes = raised.look(_site(site))
+    print(dumps(rows, indent=1) if json else "\n".join(raised.table(rows)), flush=True)
+    print(*notes, sep="\n", end="\n" * bool(notes), file=sys.stderr)
+
+
+@task(name="password", help=SITE)
+@told
+def alerts_password(_: Context, site: str = "lab") -> None:
+    """Keep the password that alerts are mailed with, from standard input; it is not shown."""
+    from deploy import mailpassword
+
+    if sys.stdin.isatty():
+        print(mailpassword.keep(_site(site), getpass.getpass("Password for the mail server: ")))
+    else:
+        print(mailpassword.keep(_site(site), sys.stdin.read(4096)))
 
 
 @task(help={**SITE, "json": "print JSON instead of the table"})
@@ -1231,6 +1255,7 @@ namespace = Collection(
     verify,
     vulnerabilities,
     Collection("acme", acme_key),
+    Collection("alerts", alerts_show, alerts_password),
     Collection("ca", ca_drop, ca_move_to_backup_key, ca_rollover, ca_status),
     Collection("data", data_backup, data_erase, data_restore),
     Collection(

@@ -20,11 +20,14 @@ from gatehouse.identity.authority import key_to_pem, new_key
 from gatehouse.identity.passwords import password
 from gatehouse.identity.pins import broker_host
 from gatehouse.identity.rotation import Phase, RotationError
-from gatehouse.site import Device
+from gatehouse.site import Device, Service
+from roles import alerts as alerts_role
 from roles import grafana as grafana_role
 from roles import influxdb, rendering
 from roles import intake as intake_role
 from roles import mosquitto as broker
+from roles.alerts import WEBHOOK_SECRET
+from roles.alerts import files as alerts
 from roles.facts import LOADED
 from roles.grafana import files as grafana
 from roles.influxdb import deploy as database
@@ -135,16 +138,16 @@ class DatabaseLogin(Mover):
         return remote.run(f"exec python3 -B {self._STEWARD} tries {self.account}", value.decode()).strip() == "taken"
 
 
-class IntakeClient(Mover):
-    """The intake's key at the broker: any of the site's certificates is taken beside another until it is revoked."""
+class BrokerClient(Mover):
+    """The key of one of the kit's own clients at the broker: any of the site's certificates is taken beside another
+    until it is revoked."""
 
     kind = "private-key"
     first: Phase = "move"
-    _CERTIFICATE = f"client/{intake_role.service.user}/certificate"
 
-    def __init__(self, gateways: Gateways) -> None:
-        where = gateways.running(intake_role.service.name)
-        super().__init__(f"client/{intake_role.service.user}/key", gateways, where)
+    def __init__(self, service: Service, gateways: Gateways) -> None:
+        super().__init__(f"client/{service.user}/key", gateways, gateways.running(service.name))
+        self._certificate = f"client/{service.user}/certificate"
 
     def make(self, used: bytes) -> bytes:
         """A key; its certificate is issued when it is brought."""
@@ -152,22 +155,34 @@ class IntakeClient(Mover):
 
     def keep(self) -> bytes:
         """Certificate and key."""
-        return self.vault.get(self._CERTIFICATE) + self.vault.get(self.name)
+        return self.vault.get(self._certificate) + self.vault.get(self.name)
 
     def replaced(self, vault: SecretStore) -> None:
         """The certificate is for the key."""
-        vault.delete(self._CERTIFICATE)
+        vault.delete(self._certificate)
 
     def retired(self, vault: SecretStore, former: bytes) -> None:
         """Its certificate is revoked."""
         self.gateways.pki.revoke_all([x509.load_pem_x509_certificate(former).serial_number], "superseded")
 
     def apply(self) -> None:
-        """The intakes; when the former is retired, every broker: certificates are good at all of them."""
+        """Those who show it; when the former is retired, every broker: certificates are good at all of them."""
         super().apply()
         if rotation.phase_of(self.vault, self.name) == "retire":
             for remote, target in self.gateways.of(broker.service.name):
                 update_broker(remote, target)
+
+    def takes(self, remote: Remote, target: Target, value: bytes) -> bool:
+        """As the broker says to who shows it."""
+        text = (self.keep() if value == self.vault.get(self.name) else value).decode()
+        return _accepts(remote, target, "mqtts", {"chain": text, "key": text})
+
+
+class IntakeClient(BrokerClient):
+    """The intake's."""
+
+    def __init__(self, gateways: Gateways) -> None:
+        super().__init__(intake_role.service, gateways)
 
     def bring(self, remote: Remote, target: Target) -> None:
         """A start with the new one, unless it runs on that already; what comes meanwhile waits at the broker."""
@@ -181,8 +196,38 @@ class IntakeClient(Mover):
         """For the one in use: the intake is connected. For another: what the broker says to it."""
         if value == self.vault.get(self.name):
             return remote.run(f"{intake.CONNECTED} && echo connected || true").strip() == "connected"
-        text = value.decode()
-        return _accepts(remote, target, "mqtts", {"chain": text, "key": text})
+        return super().takes(remote, target, value)
+
+
+class AlertsClient(BrokerClient):
+    """The alerts'."""
+
+    def __init__(self, gateways: Gateways) -> None:
+        super().__init__(alerts_role.service, gateways)
+
+    def bring(self, remote: Remote, target: Target) -> None:
+        """Each look at the numbers reads it anew."""
+        file = next(each for each in alerts.configuration(target) if each.path == alerts.CLIENT)
+        remote.run(*rendering.swap([file], [file]))
+
+
+class WebhookSecret(Mover):
+    """What alerts to the webhook are signed with. There is one at a time: its receiver is given the new one."""
+
+    first: Phase = "retire"
+    handover = f"whoever takes the alerts verifies them with what `./kit vault.show --name {WEBHOOK_SECRET}` prints"
+
+    def __init__(self, gateways: Gateways) -> None:
+        super().__init__(WEBHOOK_SECRET, gateways, gateways.running(alerts_role.service.name))
+
+    def bring(self, remote: Remote, target: Target) -> None:
+        """Each look at the numbers reads it anew."""
+        file = next(each for each in alerts.configuration(target) if each.path == alerts.SECRET)
+        remote.run(*rendering.swap([file], [file]))
+
+    def takes(self, remote: Remote, target: Target, value: bytes) -> bool:
+        """As it is on the gateway: what the receiver says to it, only the receiver knows."""
+        return remote.run(f"cmp -s - {alerts.SECRET} && echo taken || true", value.decode()).strip() == "taken"
 
 
 class ProgramPassword(Mover):
@@ -310,6 +355,13 @@ def _intake(gateways: Gateways) -> Iterator[Mover]:
         yield IntakeClient(gateways)
 
 
+def _alerts(gateways: Gateways) -> Iterator[Mover]:
+    wanted = gateways.site.alerts
+    if wanted and gateways.running(alerts_role.service.name):
+        yield from [AlertsClient(gateways)] * wanted.mqtt
+        yield from [WebhookSecret(gateways)] * bool(wanted.webhook)
+
+
 def _programs(gateways: Gateways) -> Iterator[Mover]:
     yield from (ProgramPassword(program, gateways) for program in gateways.site.programs)
 
@@ -320,7 +372,14 @@ def _keyed(gateways: Gateways) -> Iterator[Mover]:
             yield PreSharedKey(device, gateways)
 
 
-FAMILIES: tuple[Callable[[Gateways], Iterator[Mover]], ...] = (_database, _dashboards, _intake, _programs, _keyed)
+FAMILIES: tuple[Callable[[Gateways], Iterator[Mover]], ...] = (
+    _database,
+    _dashboards,
+    _intake,
+    _alerts,
+    _programs,
+    _keyed,
+)
 """In the order in which they are replaced."""
 
 

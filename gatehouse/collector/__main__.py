@@ -6,6 +6,7 @@ What can't be read is said and left out; the exit status is 1 then, and what cou
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -36,13 +37,29 @@ def main(arguments: list[str]) -> int:
         database = Database(**{key: value and _path(key, value) for key, value in settings["database"].items()})
         lines, left_out = collected(settings)
         moment = time.time_ns()
-        _awaited(lambda: database.write([f"{line} {moment}" for line in lines]), Unavailable)
+        if settings.get("reading"):
+            leave(Path(settings["reading"]), lines, moment / 1e9)
+        stored = [f"{line} {moment}" for line in lines if not line.startswith(readings.NOT_STORED)]
+        _awaited(lambda: database.write(stored), Unavailable)
     except (OSError, ValueError, KeyError, TypeError, GatehouseError) as error:
         print(f"gatehouse-collector: {type(error).__name__}: {error}", file=sys.stderr)
         return 1
     for line in left_out:
         print(f"gatehouse-collector: {line}", file=sys.stderr)
     return 1 if left_out else 0
+
+
+def leave(path: Path, points: list[str], when: float) -> None:
+    """Replaces the reading for the gateway's alerts, whether the database is there or not. Raises `OSError`."""
+    try:
+        before = json.loads(path.read_text())["broker"]
+    except (OSError, ValueError, KeyError, TypeError):
+        before = {}
+    reading = {"when": when, "points": points, "broker": readings.refused_by_broker(points, before)}
+    beside = path.with_name(f".{path.name}.new")
+    beside.write_text(json.dumps(reading))
+    beside.chmod(0o640)
+    beside.replace(path)
 
 
 def _path(key: str, value: str) -> Any:
@@ -63,14 +80,21 @@ def collected(settings: dict[str, Any]) -> tuple[list[str], list[str]]:
     ruleset = cache(lambda: _said("nft", "-j", "list", "table", "inet", "gatehouse"))
     take("firewall", lambda: readings.firewall(ruleset()))
     take("refused", lambda: readings.refused(ruleset(), json.loads(Path(settings["names"]).read_text())))
+    metrics = cache(lambda: _awaited(Path(settings["metrics"]).read_text, OSError))
     if settings["metrics"]:
-        take("intake", lambda: readings.messages(_awaited(Path(settings["metrics"]).read_text, OSError)))
+        take("intake", lambda: [*readings.messages(metrics()), *readings.rejected(metrics())])
     if settings["broker"]:
         take("broker", lambda: readings.broker(_journal(settings["broker"], Path(settings["cursor"]))))
     for name, end in settings["certificates"].items():
         take(f"certificate of {name}", partial(_certificate, name, Path(end)))
     if (night := settings.get("verified")) and Path(night).exists():
         take("nightly verification", lambda: [readings.verified(Path(night).read_text(), time.time())])
+    take("disk", lambda: readings.disks(_usage(settings.get("folders", ()))))
+    if names := settings.get("units"):
+        shown = ("-p", "Id", "-p", "ActiveState", "-p", "NRestarts")
+        take("units", lambda: readings.units(_said("systemctl", "show", *shown, "--", *names)))
+    if (told := settings.get("alerts")) and Path(told).exists():
+        take("alerts", lambda: [readings.alerts(Path(told).read_text())])
     take("registry", lambda: readings.devices(json.loads(Path(settings["registry"]).read_text())))
     return points, left_out
 
@@ -100,8 +124,18 @@ def _journal(unit: str, cursor: Path) -> list[str]:
     return _said("journalctl", "-q", "-o", "cat", "-u", unit, f"--cursor-file={cursor}", *since).splitlines()
 
 
-def _certificate(name: str, end: Path) -> list[str]:
-    return [readings.certificate(name, end.read_text(), time.time())] if end.exists() else []
+def _certificate(name: str, dates: Path) -> list[str]:
+    return [readings.certificate(name, dates.read_text(), time.time())] if dates.exists() else []
+
+
+def _usage(folders: Iterable[str]) -> dict[str, tuple[int, int]]:
+    """The file systems that these folders are on, each once."""
+    found: dict[int, tuple[str, tuple[int, int]]] = {}
+    for folder in folders:
+        if Path(folder).is_dir():
+            usage = shutil.disk_usage(folder)
+            found.setdefault(Path(folder).stat().st_dev, (folder, (usage.total, usage.free)))
+    return dict(found.values())
 
 
 if __name__ == "__main__":

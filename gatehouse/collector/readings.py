@@ -7,6 +7,11 @@
     certificate,name=mosquitto days=239.5     days until a certificate is no longer valid
     devices,status=revoked count=1i           devices of the registry
     verified right=47i,wrong=1i,hours=3.200   what the nightly verification found, and how long ago
+    disk,folder=/ free=63.2                   percent of a file system that are free
+    unit,name=ssh.service failed=0i,restarts=0i           whether a unit has failed, and how often it was started again
+    alerts raised=1i,waiting=0i,failing=0i    alerts that last, messages that nobody has taken, ways that take none
+    rejected,device=pump-02 messages=3i       messages of a device that the intake refused since its start; only the
+                                              gateway's alerts are told, the database is not
 
 Counters begin anew with what they count in: the dashboards show differences, and none that is negative.
 """
@@ -20,6 +25,9 @@ from datetime import datetime
 from typing import Any
 
 DAY = 86_400
+NOT_STORED = "rejected,"
+"""How what the database is not told begins."""
+_REJECTED = re.compile(r'^gatehouse_intake_rejected_total\{device="([a-z0-9-]+)"\} ([0-9]+)$', re.MULTILINE)
 _REFUSED = re.compile(r'^gatehouse_intake_refused_total\{reason="([a-z-]+)"\} ([0-9]+)$', re.MULTILINE)
 _DROPPED = re.compile(r"^(?P<segment>[a-z][a-z0-9]*) (?P<towards>to the gateway|onwards)$")
 # The sets in which the firewall counts hardware addresses.
@@ -36,6 +44,20 @@ _TIME = "%b %d %H:%M:%S %Y %Z"
 def messages(metrics: str) -> list[str]:
     """From the intake's numbers in Prometheus's text format."""
     return [f"messages,reason={reason} refused={number}i" for reason, number in _REFUSED.findall(metrics)]
+
+
+def rejected(metrics: str) -> list[str]:
+    """From the same: whose messages these were."""
+    return [f"rejected,device={device} messages={number}i" for device, number in _REJECTED.findall(metrics)]
+
+
+def refused_by_broker(points: Iterable[str], before: Mapping[str, int]) -> dict[str, int]:
+    """How many connections the broker refused since the gateway's start, by reason; `before` is that of last time."""
+    found = {}
+    for line in points:
+        if match := re.fullmatch(r"broker,reason=([a-z]+) refused=([0-9]+)i", line):
+            found[match[1]] = before.get(match[1], 0) + int(match[2])
+    return found or dict(before)
 
 
 def broker(lines: Iterable[str]) -> list[str]:
@@ -89,12 +111,39 @@ def _place(rule: Mapping[str, Any]) -> tuple[str, str] | None:
     return (found["segment"], _TOWARDS[found["towards"]]) if found else None
 
 
-def certificate(name: str, end: str, now: float) -> str:
-    """From `openssl x509 -noout -enddate`. Raises `ValueError` for anything else."""
-    _, _, moment = end.strip().partition("notAfter=")
+def certificate(name: str, dates: str, now: float) -> str:
+    """From `openssl x509 -noout -dates`; the begin may be missing. Raises `ValueError` for anything else."""
+    begin, _, end = dates.strip().rpartition("notAfter=")
+    left = _moment(end) - now
+    life = f",life={(_moment(end) - _moment(begin.strip().removeprefix('notBefore='))) / DAY:.3f}" if begin else ""
+    return f"certificate,name={name} days={left / DAY:.3f}{life}"
+
+
+def _moment(text: str) -> float:
     # openssl pads the day with a blank, and knows GMT only.
-    left = datetime.strptime(f"{' '.join(moment.split())}+0000", f"{_TIME}%z").timestamp() - now
-    return f"certificate,name={name} days={left / DAY:.3f}"
+    return datetime.strptime(f"{' '.join(text.split())}+0000", f"{_TIME}%z").timestamp()
+
+
+def disks(usage: Mapping[str, tuple[int, int]]) -> list[str]:
+    """From the bytes of file systems by folder, all of them and those that are free."""
+    return [f"disk,folder={folder} free={100 * free / total:.1f}" for folder, (total, free) in usage.items() if total]
+
+
+def units(shown: str) -> list[str]:
+    """From `systemctl show -p Id,ActiveState,NRestarts UNIT…`: a paragraph each; only services are started again."""
+    found = []
+    for paragraph in shown.strip().split("\n\n"):
+        state = dict(line.split("=", 1) for line in paragraph.splitlines() if "=" in line)
+        if name := state.get("Id"):
+            failed, restarts = int(state.get("ActiveState") == "failed"), int(state.get("NRestarts") or 0)
+            found.append(f"unit,name={name} failed={failed}i,restarts={restarts}i")
+    return found
+
+
+def alerts(status: str) -> str:
+    """From what the alerts' program left. Raises `ValueError`, `KeyError` or `TypeError` for anything else."""
+    found = json.loads(status)
+    return "alerts " + ",".join(f"{name}={int(found[name])}i" for name in ("raised", "waiting", "failing"))
 
 
 def verified(result: str, now: float) -> str:

@@ -11,6 +11,8 @@ from pathlib import Path
 from gatehouse.messages.refusal import REASONS, Reason
 
 QUIET = 60.0  # seconds between two lines of one reason
+MOST_NAMED = 1000
+"""Devices whose refused messages are counted one by one: those that were the first."""
 
 _HELP = {
     "received": ("counter", "Messages that the broker delivered."),
@@ -33,14 +35,17 @@ class Counts:
     def __init__(self, path: Path, say: Callable[[str], None] | None = None) -> None:
         self.values: dict[str, float] = dict.fromkeys(_HELP, 0)
         self.refused: dict[Reason, int] = dict.fromkeys(REASONS, 0)
+        self.rejected: dict[str, int] = {}
         self._path = path
         self._say = say or (lambda line: print(line, file=sys.stderr, flush=True))
         self._told: dict[str, tuple[float, int]] = {}
         self._written = ""
 
     def refuse(self, reason: Reason, device: str) -> None:
-        """Counts a message that was refused. `device` is a name as the broker vouches for it."""
+        """Counts a message that was refused. `device` is a name as the broker vouches for it, or words for none."""
         self.refused[reason] += 1
+        if " " not in device and (device in self.rejected or len(self.rejected) < MOST_NAMED):
+            self.rejected[device] = self.rejected.get(device, 0) + 1
         self.tell(f"refused: {reason}", f"refused a message of {device}: {reason}", count=True)
 
     def tell(self, subject: str, line: str, count: bool = False) -> None:
@@ -62,6 +67,10 @@ class Counts:
         full = "gatehouse_intake_refused_total"
         lines += [f"# HELP {full} Messages that were not stored, by reason.", f"# TYPE {full} counter"]
         lines += [f'{full}{{reason="{reason}"}} {count}' for reason, count in self.refused.items()]
+        if self.rejected:
+            full = "gatehouse_intake_rejected_total"
+            lines += [f"# HELP {full} The same, by device.", f"# TYPE {full} counter"]
+            lines += [f'{full}{{device="{device}"}} {count}' for device, count in sorted(self.rejected.items())]
         return "\n".join([*lines, ""])
 
     def write(self) -> None:

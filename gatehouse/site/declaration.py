@@ -49,7 +49,8 @@ class Listener(Declaration):
 class Flow(Declaration):
     """Data on its way: from where to where, protected how, and what a compromise means. Listeners imply their own.
 
-    `integrity` is what keeps the data from being changed on the way, where that is not the encryption.
+    `integrity` is what keeps the data from being changed on the way, where that is not the encryption. A flow with
+    `only_with` is none unless the site has something in that field (`alerts.webhook`).
     """
 
     source: str
@@ -59,6 +60,7 @@ class Flow(Declaration):
     authentication: str
     compromise: str
     integrity: str = ""
+    only_with: str = ""
 
 
 class Secret(Declaration):

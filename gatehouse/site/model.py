@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
+from gatehouse.site.alerts import Alerts
 from gatehouse.site.declaration import Listener, Service
 from gatehouse.site.egress import FOREIGN_RESOLVERS, Destination, DestinationName, Limits, Mud
 from gatehouse.site.firmware import Firmware
@@ -376,7 +377,8 @@ class Site(Model):
     `foreign_resolvers` answer names over HTTPS, which segments with a resolver of their own may not use.
     `waivers` are for checks that may fail for a while, by their ids.
     `psk` opens the broker's listener for devices with a pre-shared key, `api` the device API behind the HTTPS front,
-    `updates` the update server for devices' firmware, `remote` a WireGuard tunnel into management.
+    `updates` the update server for devices' firmware, `remote` a WireGuard tunnel into management, `alerts` who is told
+    what is wrong with a gateway.
     A `lab` is made of containers, or of virtual `machines`.
     `state` is where a lab keeps its key, known hosts and vault; other sites have theirs beside the inventory.
     Raises `gatehouse.site.SiteError` with every problem at once.
@@ -400,6 +402,7 @@ class Site(Model):
     updates: bool = False
     firmware: Firmware = Firmware()
     remote: Remote | None = None
+    alerts: Alerts | None = None
     messages: Messages = Messages()
     time: Time = Time()
     database: Database = Database()

@@ -10,7 +10,8 @@ from typing import Annotated, Any, get_type_hints
 from pydantic import TypeAdapter, ValidationError
 
 from gatehouse.site import model
-from gatehouse.site.declaration import ClosedPort, Declaration, Listener, Service
+from gatehouse.site.alerts import alert_problems
+from gatehouse.site.declaration import ClosedPort, Declaration, Flow, Listener, Service
 from gatehouse.site.egress import Destination
 from gatehouse.site.egress_problems import destination_problems
 from gatehouse.site.pages import problems as page_problems
@@ -50,6 +51,7 @@ def settle(data: Mapping[str, Any]) -> dict[str, Any]:
     problems += remote_problems(sound)
     problems += _device_problems(sound)
     problems += page_problems(sound)
+    problems += alert_problems(sound)
     if problems:
         raise SiteError(problems)
     return {**data, "services": services, "devices": tuple(sound["devices"])}
@@ -214,17 +216,20 @@ def _with_settings(sound: Mapping[str, Any]) -> tuple[tuple[Service, ...], list[
             if not _is_on(entry, sound)
         )
         packages = service.packages + service.engines.get(engine, ())
-        changed = {"listeners": on, "closed": (*service.closed, *off), "packages": packages}
+        flows = tuple(flow for flow in service.flows if _is_on(flow, sound))
+        changed = {"listeners": on, "closed": (*service.closed, *off), "packages": packages, "flows": flows}
         services.append(service.model_copy(update=changed))
     return tuple(services), problems
 
 
-def _is_on(declared: Listener | Service, sound: Mapping[str, Any]) -> bool:
+def _is_on(declared: Listener | Service | Flow, sound: Mapping[str, Any]) -> bool:
     if not declared.only_with:
         return True
     if declared.only_with == "remote":
         return has_peers(sound["given"].get("remote"))
-    given = sound["given"].get(declared.only_with)
+    given: Any = sound["given"]
+    for name in declared.only_with.split("."):
+        given = given.get(name) if isinstance(given, Mapping) else getattr(given, name, None)
     # What is left as it is by default is there all the same: `acme={}` is Let's Encrypt.
     return bool(given) or (isinstance(declared, Service) and given is not None and given is not False)
 

@@ -83,5 +83,7 @@ site = Site(
         "peers": {"laptop": {"number": 2}, **read_peers(_state.directory / "peers.toml")},
     },
     updates=True,
+    # Its tests would not wait ten minutes.
+    alerts={"mqtt": True, "window_seconds": 20, "calm_seconds": 3},
     devices=read_registry(_registry if _registry.exists() else _first),
 )

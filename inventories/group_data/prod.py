@@ -41,6 +41,7 @@ site = Site(
         # What `./kit mud.import` writes.
         **read_destinations(Path(__file__).parent.parent / "destinations" / "prod.toml"),
     },
+    # Whom the gateway tells what is wrong with it (docs/alerts.md): alerts={"mqtt": True},
     services=declared(),
     devices=read_registry(Path(__file__).parent.parent / "devices" / "prod.toml"),
 )

@@ -1,4 +1,5 @@
-"""Sabotages of the dashboards: who gets in, what they show, what they ask of others; and of the gateway's own numbers."""
+"""Sabotages of the dashboards: who gets in, what they show, what they ask of others; of the gateway's own numbers,
+and of the alerts that are made of them."""
 
 from __future__ import annotations
 
@@ -131,5 +132,20 @@ SABOTAGES = (
             "no-dashboards",
             "dashboards-default-password",
         ),
+    ),
+    Sabotage(
+        name="no-alerts",
+        title="Nobody judges the gateway's numbers any more",
+        breaks="""
+            systemctl stop gatehouse-alerts.timer
+            edit $ALERTS/status.json 's/"when": [0-9.]+/"when": 1000000000/'
+        """,
+        catches=("host.runs-alerts", "alerts.evaluates"),
+    ),
+    Sabotage(
+        name="alerts-that-nobody-hears",
+        title="Alerts are published where no broker is",
+        breaks="""edit /etc/gatehouse/alerts/alerts.json 's/"port": [0-9]+/"port": 8882/'""",
+        catches=("alerts.delivers",),
     ),
 )

@@ -121,12 +121,13 @@ SABOTAGES = (
             edit /etc/systemd/system/nginx.service.d/50-gatehouse.conf '/^(Protect|Private|Restrict|System|NoNew|Capab)/d'
             edit /etc/systemd/system/gatehouse-tunnel.service '/^(Protect|Private|Restrict|System|NoNew|Capab|Device)/d'
             edit /etc/systemd/system/dnsmasq.service '/^(Protect|Private|Restrict|Capability|System|NoNew|User)/d'
+            edit /etc/systemd/system/gatehouse-alerts.service '/^(Protect|Private|Restrict|System|IPAdd|Capab|NoNew)/d'
             edit /etc/systemd/system/gatehouse-verify.service '/^(Protect|Private|Restrict|System|IPAdd|Capab|NoNew)/d'
             systemctl daemon-reload
         """,
         catches=(
             "host.confines-{mosquitto,chrony,dnsmasq,influxdb,intake,grafana,nginx,api,wireguard}",
-            "watch.confined",
+            "{watch,alerts}.confined",
         ),
         may={"dashboards.tells-nobody": "nothing keeps the dashboards from talking to others"},
     ),

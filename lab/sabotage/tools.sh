@@ -10,6 +10,7 @@ WEB=/etc/gatehouse/web
 API=/usr/lib/gatehouse/python/gatehouse/api
 FIRMWARE=/var/lib/gatehouse-updates/served
 DASHBOARDS=/etc/gatehouse/grafana
+ALERTS=/var/lib/gatehouse-alerts
 
 # edit FILE EXPRESSION: sed -E in place; an edit that changes nothing is no sabotage.
 edit() {

@@ -5,7 +5,7 @@ from gatehouse.site import Flow, Service
 service = Service(
     name="collector",
     title="The gateway's own numbers",
-    packages=("python3", "nftables", "openssl"),
+    packages=("dbus", "python3", "nftables", "openssl"),
     units=("gatehouse-collector.timer",),
     user="gatehouse-collector",
     flows=(

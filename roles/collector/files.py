@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 import gatehouse
+from gatehouse.site.alerts import SERVICE as ALERTS
 from gatehouse.site.pages import hosts
 from roles import influxdb, rendering
 from roles.collector import service
@@ -22,8 +23,12 @@ TIMER = service.units[0]
 UNIT = TIMER.replace(".timer", ".service")
 PROGRAM = "/usr/lib/gatehouse/collector"
 STATE = "/var/lib/gatehouse-collector"
-# Whose certificates are watched, and where it is noted until when each is good.
+# Whose certificates are watched, and where it is noted from when and until when each is good.
 ENDS = "/run/gatehouse-certificates"
+# What was read last, for the gateway's alerts, and what they leave in return.
+READING = "/run/gatehouse-collector/reading.json"
+TOLD = "/var/lib/gatehouse-alerts/status.json"
+FOLDERS = ("/", "/var", "/boot")
 CERTIFICATES = {
     "mosquitto": "/etc/mosquitto/gatehouse/server.crt",
     "influxdb": f"{influxdb.FOLDER}/server.crt",
@@ -56,6 +61,10 @@ def configuration(target: Target) -> list[rendering.File]:
         "cursor": f"{STATE}/cursor",
         "certificates": {name: f"{ENDS}/{name}" for name in sorted(certificates)},
         "verified": watch.RESULT if watch.service.name in runs else "",
+        "folders": FOLDERS,
+        "units": _units(target),
+        "reading": READING if ALERTS in runs else "",
+        "alerts": TOLD if ALERTS in runs else "",
         "registry": REGISTRY,
         "names": NAMES,
         "database": {
@@ -84,6 +93,12 @@ def configuration(target: Target) -> list[rendering.File]:
             for unit in (UNIT, TIMER)
         ),
     ]
+
+
+def _units(target: Target) -> list[str]:
+    """The units of the kit on this gateway; of a timer also what it starts."""
+    named = {unit for each in target.site.services_of(target.name) for unit in each.units}
+    return sorted(named | {unit.replace(".timer", ".service") for unit in named})
 
 
 def registry(target: Target) -> rendering.File:

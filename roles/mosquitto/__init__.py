@@ -12,6 +12,7 @@ The tree of topics. NAME is the common name of a device's certificate; nothing e
 The kit's own clients have names that no device can have (`gatehouse.identity.names.KIT_PREFIX`):
 
     gatehouse-intake            reads telemetry and status of all devices
+    gatehouse-alerts            writes `gateway/GATEWAY/alerts`, where the site says `alerts={"mqtt": True}`
     gatehouse-control           writes commands to all devices; reads what they ask for, and what waits as an answer
 
 Where the site has `programs`, a second listener takes a user name and a password instead of a certificate. Their names

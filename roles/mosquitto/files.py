@@ -8,6 +8,7 @@ from gatehouse.identity import programs, psk
 from gatehouse.identity.pins import broker_certificate
 from gatehouse.proof.credentials import CUT_OFF
 from gatehouse.site import Program
+from gatehouse.site.alerts import topic
 from roles import rendering
 from roles.mosquitto import service
 from roles.nftables import service as nftables
@@ -89,6 +90,7 @@ def acl(target: Target) -> rendering.File:
         mode=0o640,
         quarantined=quarantined,
         programs=_rights(target),
+        alerts=topic(target.name) if target.site.alerts and target.site.alerts.mqtt else "",
     )
 
 

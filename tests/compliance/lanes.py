@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from tests.compliance.alerts import seen as alerts
 from tests.compliance.egress import bogons, floods, grants, neighbours, resolvers, routers
 from tests.compliance.identities import sessions
 from tests.compliance.isolation import isolation, quarantined_play
@@ -38,8 +39,20 @@ LANES: tuple[dict[str, Ask], ...] = (
     },
     {"web": seen, "updates": updates},
     {"renewal": rehearsed},
+    {"alerts": alerts},
 )
-_SLOW = ("tunnel", "neighbours", "floods", "isolation", "sessions", "quarantined", "intake", "renewal", "scans")
+_SLOW = (
+    "alerts",
+    "tunnel",
+    "neighbours",
+    "floods",
+    "isolation",
+    "sessions",
+    "quarantined",
+    "intake",
+    "renewal",
+    "scans",
+)
 
 
 def of(areas: set[str]) -> list[Sequence[Ask]]:

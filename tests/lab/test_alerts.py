@@ -1,0 +1,189 @@
+"""Alerts on a live gateway: what is caused is heard by who listens at the broker, and so is its end."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
+
+import pytest
+
+import lab
+from deploy import vaults
+from gatehouse.identity.pins import broker_host
+from gatehouse.proof.credentials import PROBE, Shown
+from gatehouse.site.alerts import topic
+from roles.alerts import files
+from roles.intake.files import METRICS
+from roles.mosquitto import files as mosquitto
+from roles.target import Target
+from tests.compliance.alerts import LISTENER
+from tests.lab.gateways import Gateway, wait
+
+pytestmark = pytest.mark.timeout(300)
+
+HEARD = "/run/alerts-heard.jsonl"
+LISTEN = "alerts-listener.service"
+INTAKE = "gatehouse-intake.service"
+SETTINGS = "/etc/gatehouse/verify.json"
+# On the gateway, with the kit's own library: hears all alerts from now on; is a device that sends what is no message.
+START = """
+import json, os, ssl, sys
+sys.path.insert(0, "/usr/lib/gatehouse/python")
+given = json.load(sys.stdin)
+for name, text in given["files"].items():
+    with open(os.open(f"/run/alerts-{name}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        file.write(text)
+"""
+HEAR = (
+    START
+    + """
+from gatehouse.messages.mqtt import Subscriber
+tls = ssl.create_default_context(cafile="/run/alerts-ca")
+tls.load_cert_chain("/run/alerts-listener")
+subscriber = Subscriber((given["address"], given["port"]), tls, given["name"], given["client"], 100, 65536)
+subscriber.connect([given["topic"]])
+with open(given["heard"], "w", buffering=1) as out:
+    print("null", file=out)
+    while True:
+        for came in subscriber.read(1):
+            print(came.payload.decode(), file=out)
+            subscriber.acknowledge([came.number])
+"""
+)
+BABBLE = (
+    START
+    + """
+from gatehouse.alerts.ways import Mqtt
+place = [given[key] for key in ("address", "port", "name")]
+device = Mqtt(*place, "/run/alerts-ca", "/run/alerts-device", f"devices/{given['device']}/telemetry/t")
+print(sum(1 for _ in device.send([b"no message"] * 12)))
+"""
+)
+# Clients that show no certificate, more than the broker is asked to put up with.
+KNOCK = """
+import socket, ssl, sys
+tls = ssl.create_default_context()
+tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE
+for _ in range(25):
+    try:
+        with socket.create_connection((sys.argv[1], int(sys.argv[2])), 5) as wire, tls.wrap_socket(wire) as session:
+            session.recv(1)
+    except OSError:
+        pass
+"""
+
+
+@pytest.fixture
+def place(gateway: Gateway) -> dict[str, Any]:
+    """Where the broker is, who listens there, and which device babbles."""
+    site = gateway.checkout.site
+    pki = vaults.open_pki(site)
+    target = Target(site, gateway.host, lambda: pki)
+    shown = {"listener": Shown.of(pki.ephemeral_client(LISTENER)), "device": Shown.of(pki.ephemeral_client(PROBE))}
+    return {
+        "address": mosquitto.addresses(target)[0],
+        "port": site.listener("mosquitto", "mqtts").port,
+        "name": broker_host(site),
+        "client": LISTENER,
+        "device": PROBE,
+        "topic": topic(gateway.host),
+        "heard": HEARD,
+        "files": {
+            "ca": pki.trust_anchor.decode(),
+            **{name: "".join(asdict(each).values()) for name, each in shown.items()},
+        },
+    }
+
+
+@pytest.fixture
+def listening(gateway: Gateway, place: dict[str, Any]) -> Iterator[Gateway]:
+    """The gateway, with somebody who listens to its alerts."""
+    run = f"systemd-run --quiet --collect --pipe --unit={LISTEN} python3 -I -c {shlex.quote(HEAR)}"
+    started = lab.run(
+        gateway.name, gateway.host,
+        ["sh", "-c", f"umask 077; rm -f {HEARD}; cat >/run/alerts-given; ({run} </run/alerts-given >/dev/null 2>&1 &)"],
+        stdin=json.dumps(place).encode(),
+    )  # fmt: skip
+    assert started.returncode == 0, started.stderr
+    try:
+        gateway.until(f"[ -s {HEARD} ]", 20)
+        yield gateway
+    finally:
+        gateway(f"systemctl stop {LISTEN} 2>/dev/null; rm -f /run/alerts-*; true")
+
+
+def heard(gateway: Gateway) -> list[tuple[str, str, str]]:
+    """State, kind and subject of what was heard so far."""
+    lines = [json.loads(line) for line in gateway(f"cat {HEARD}").splitlines()[1:]]
+    return [(each["state"], each["alert"], each.get("about", "")) for each in lines]
+
+
+def subjects(gateway: Gateway) -> set[tuple[str, str]]:
+    """Kind and subject of it."""
+    return {each[1:] for each in heard(gateway)}
+
+
+def judge(gateway: Gateway) -> None:
+    """Reads the gateway's numbers and judges them, now."""
+    gateway(f"systemctl start gatehouse-collector.service; systemctl start {files.UNIT}")
+
+
+def test_what_is_caused_is_heard_once_is_listed_and_its_end_is_heard(listening: Gateway, place: dict[str, Any]) -> None:
+    listening.is_hardened = False
+    judge(listening)
+    done = lab.run(listening.name, listening.host, ["python3", "-I", "-c", BABBLE], stdin=json.dumps(place).encode())
+    assert (done.returncode, done.stdout.strip()) == (0, "12"), done.stderr
+    listening(f"python3 -I -c {shlex.quote(KNOCK)} {place['address']} {place['port']}")
+    listening(f"mv {SETTINGS} {SETTINGS}.away; ! systemctl start gatehouse-verify.service")
+    caused = {
+        ("rejected-messages", PROBE),
+        ("broker-refusals", "handshake"),
+        ("unit", "gatehouse-verify.service"),
+        ("restart", INTAKE),
+    }
+    try:
+        listening.until(f"grep -q '^gatehouse_intake_rejected_total' {METRICS}", 20)
+        judge(listening)
+        # What it had counted it takes along.
+        restarts = int(listening(f"systemctl show -P NRestarts {INTAKE}"))
+        listening(f"systemctl kill --signal=KILL {INTAKE}")
+        listening.until(f"[ $(systemctl show -P NRestarts {INTAKE}) -gt {restarts} ]", 20)
+        judge(listening)
+        wait(lambda: caused <= subjects(listening), "all is heard", 20, lambda: str(heard(listening)))
+        raised = [each for each in heard(listening) if each[0] == "raised" and each[1:] in caused]
+        assert sorted(raised) == sorted(("raised", *each) for each in caused), "each once"
+        listed = listening.checkout.invoke("alerts", "--json")
+        assert listed.status == 0, listed.text
+        assert caused <= {(row["alert"], row["about"]) for row in json.loads(listed.out)}, listed.text
+    finally:
+        listening(f"mv {SETTINGS}.away {SETTINGS}; systemctl start gatehouse-verify.service")
+    ended = {("ended", *each) for each in caused}
+
+    def over() -> bool:
+        judge(listening)
+        return ended <= set(heard(listening))
+
+    wait(over, "the end of all of it is heard", 60, lambda: str(heard(listening)))
+    assert len([each for each in heard(listening) if each[1:] in caused]) == 2 * len(caused)
+    listening.stays_converged()
+
+
+def test_what_nobody_takes_waits_and_is_told_when_the_broker_is_back(gateway: Gateway) -> None:
+    gateway.is_hardened = False
+    gateway("systemctl stop mosquitto.service")
+    try:
+        failed = gateway.ask(f"echo waiting >{files.TEST}; chmod 644 {files.TEST}; systemctl start {files.UNIT}")
+        assert failed.returncode != 0, "a way that fails is seen in the unit"
+        status = json.loads(gateway(f"cat {files.STATUS}"))
+        assert status["waiting"] >= 1 and status["failing"] == 1
+        listed = gateway.checkout.invoke("alerts")
+        assert listed.status == 0 and "gateway: mqtt: " in listed.text and "wait since" in listed.text, listed.text
+    finally:
+        gateway("systemctl start mosquitto.service")
+    gateway.until(f"systemctl start {files.UNIT}", 20)
+    status = json.loads(gateway(f"cat {files.STATUS}"))
+    assert (status["waiting"], status["failing"]) == (0, 0)
+    gateway.stays_converged()
