@@ -228,6 +228,10 @@ SABOTAGES = (
             systemctl reload mosquitto.service
         """,
         catches=("broker.refuses-revoked", "broker.revocation-list"),
+        may={
+            "intake.*": "sessions that were there have no rights any more, until they are begun anew",
+            "dashboards.live-data": "so nothing new is shown",
+        },
         apart_from=_NEED_THE_BROKER,
     ),
     Sabotage(
