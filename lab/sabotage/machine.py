@@ -31,11 +31,11 @@ SABOTAGES = (
         title="An account with the password that its maker gave it may log in by SSH",
         breaks="""
             id pi >/dev/null 2>&1 || useradd --create-home --shell /bin/sh pi
-            echo pi:raspberry | chpasswd
+            usermod --password "$(openssl passwd -6 raspberry)" pi
             sshd 's/^AllowUsers .*/& pi/'
             sshd '$a Match User pi\\nPasswordAuthentication yes\\nAuthenticationMethods password'
         """,
-        ends="userdel --remove pi 2>/dev/null || true",
+        ends="userdel --force --remove pi 2>/dev/null || true",
         catches=("ssh.refuses-default",),
         may={"host.accounts": "an account with a password"},
         apart_from=("ssh-passwords", "ssh-any-key"),
@@ -72,6 +72,51 @@ SABOTAGES = (
         title="SSH is not part of the start",
         breaks="systemctl disable --quiet ssh.service",
         catches=("host.runs-ssh",),
+    ),
+    Sabotage(
+        name="ssh-no-notice",
+        title="SSH tells nobody that what is done is logged",
+        breaks="sshd 's/^Banner .*/Banner none/'",
+        catches=("ssh.notice",),
+    ),
+    Sabotage(
+        name="weak-passwords",
+        title="Any password will do",
+        breaks="DEBIAN_FRONTEND=noninteractive pam-auth-update --package --remove passwdqc",
+        catches=("host.passwords",),
+    ),
+    Sabotage(
+        name="ageless-accounts",
+        title="New accounts keep their password for ever",
+        breaks="edit /etc/login.defs 's/^(PASS_MAX_DAYS).*/\\1 99999/'",
+        catches=("host.new-accounts",),
+    ),
+    Sabotage(
+        name="open-logins",
+        title="What a person makes is for everybody to read",
+        breaks="edit /etc/profile.d/gatehouse.sh 's/^umask .*/umask 022/'",
+        catches=("host.login-shell",),
+    ),
+    Sabotage(
+        name="core-dumps",
+        title="What crashes leaves its memory on the disk",
+        breaks="""
+            rm /etc/security/limits.d/50-gatehouse.conf /etc/systemd/system.conf.d/50-gatehouse.conf
+            systemctl daemon-reload
+        """,
+        catches=("host.core-dumps",),
+    ),
+    Sabotage(
+        name="modules-for-all",
+        title="The kernel loads protocols that nobody needs",
+        breaks="edit /etc/modprobe.d/gatehouse.conf '/^install (dccp|sctp|rds|tipc) /d'",
+        catches=("host.modules",),
+    ),
+    Sabotage(
+        name="jobs-of-everybody",
+        title="Everybody can write what root runs every day",
+        breaks="chmod 0777 /etc/cron.daily",
+        catches=("host.file-modes",),
     ),
     Sabotage(
         name="key-for-all",

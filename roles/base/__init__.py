@@ -1,5 +1,31 @@
-"""What the other roles stand on: Debian itself, and the kit's own small tools on the gateway."""
+"""What the other roles stand on: Debian itself, its accounts and logins, and the kit's own tools on the gateway."""
 
 from gatehouse.site import Service
 
-service = Service(name="base", title="Debian and the kit's tools", packages=("python3-minimal", "sudo"))
+service = Service(
+    name="base", title="Debian and the kit's tools", packages=("libpam-passwdqc", "python3-minimal", "sudo")
+)
+
+# login.defs(5): what an account gets that somebody makes, now or later. Of the administrator's the role `ssh` takes the
+# ageing away: who logs in with a key is never to be locked out by a password that has grown old. UMASK stays: Debian 13
+# holds every session to it, those of apt, cron and this kit as well, whose files services must be able to read.
+NEW_ACCOUNTS = {
+    "PASS_MAX_DAYS": "365",
+    "PASS_MIN_DAYS": "1",
+    "PASS_WARN_AGE": "14",
+    "HOME_MODE": "0700",
+    # Of the programs that hash without PAM; what goes through PAM is yescrypt in Debian.
+    "SHA_CRYPT_MIN_ROUNDS": "100000",
+    "SHA_CRYPT_MAX_ROUNDS": "100000",
+}
+
+# Debian lets everybody read when root's work is done, and how sshd is set up. Octal modes; what is missing is left so.
+FOR_ROOT_ALONE = {
+    "/etc/crontab": 0o600,
+    "/etc/cron.d": 0o700,
+    "/etc/cron.hourly": 0o700,
+    "/etc/cron.daily": 0o700,
+    "/etc/cron.weekly": 0o700,
+    "/etc/cron.monthly": 0o700,
+    "/etc/ssh/sshd_config": 0o600,
+}

@@ -5,10 +5,20 @@ from __future__ import annotations
 from pyinfra.api import deploy
 
 from roles import lifecycle, undo
-from roles.base import service, version
+from roles.base import FOR_ROOT_ALONE, NEW_ACCOUNTS, service, version
+from roles.base.operations import defined, for_root_alone, passwords_judged, without_cores
 from roles.target import Target
 
 UNDO = "gatehouse-undo.service"
+# What a person reads before logging in: at the console, and by SSH (role `ssh`).
+NOTICES = ("/etc/issue", "/etc/issue.net")
+# What holds for a person's shell, and for every program's core dumps.
+LOGINS = (
+    "/etc/profile.d/gatehouse.sh",
+    "/etc/security/limits.d/50-gatehouse.conf",
+    "/etc/systemd/system.conf.d/50-gatehouse.conf",
+    "/etc/systemd/coredump.conf.d/50-gatehouse.conf",
+)
 
 
 @deploy("Base")
@@ -16,6 +26,7 @@ def apply(target: Target) -> None:
     """Install, configure, activate."""
     install(target)
     configure()
+    logins()
     accounts(target)
     activate()
 
@@ -39,6 +50,18 @@ def configure() -> None:
     )
 
 
+def logins() -> None:
+    """What accounts and logins are held to, whoever they are of."""
+    lifecycle.files(
+        *(lifecycle.template("base", "/etc/issue.net", to=path) for path in NOTICES),
+        *(lifecycle.template("base", path) for path in LOGINS),
+        name="Configure logins",
+    )
+    defined(NEW_ACCOUNTS, name="Configure new accounts")
+    passwords_judged(name="Have weak passwords refused")
+    for_root_alone(FOR_ROOT_ALONE, name="Keep root's jobs to root")
+
+
 def accounts(target: Target) -> None:
     """The accounts that the firewall will speak of, before it does."""
     named = {a for s in target.site.services_of(target.name) for o in s.listeners for a in o.accounts}
@@ -46,5 +69,6 @@ def accounts(target: Target) -> None:
 
 
 def activate() -> None:
-    """Only enabled: it acts at the next start, if a change was left unconfirmed."""
+    """Only enabled: it acts at the next start, if a change was left unconfirmed. The limit holds from now on."""
     lifecycle.enabled(UNDO, name="Undo unconfirmed changes at start")
+    without_cores(name="Start services without core dumps")

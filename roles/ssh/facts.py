@@ -12,15 +12,17 @@ DIRECTORY = "/etc/ssh"
 KEYS = f"{DIRECTORY}/authorized_keys.d"
 MODULI = f"{DIRECTORY}/moduli"
 LISTENS = "^[[:space:]]*(Port|ListenAddress)[[:space:]]"
+NEVER = 99999  # days until a password must be changed; shadow(5), and of an empty field the same
 SMALLEST_MODULUS = 3071  # bits; moduli(5) gives one less than their name says
 
 
 @dataclass(frozen=True)
 class HostState:
-    """The administrator: `exists`, and is `locked` (no password fits); then what the role adds or takes away."""
+    """The administrator: `exists`, is `locked` (no password fits) or `ages`; then what the role adds or takes away."""
 
     exists: bool = False
     locked: bool = False
+    ages: bool = False
     shell: str = ""
     host_key: bool = False
     socket: bool = False
@@ -47,6 +49,7 @@ class SshHost(FactBase[HostState]):
             f"getent passwd {name} | sed 's/^[^:]*:.*:/shell /';"
             f" case $(getent shadow {name} | cut -d: -f2) in '!'*|'*') echo locked;; esac;"
             f" [ ! -s {host_key} ] || echo host_key; [ ! -s {host_key}.pub ] || echo host_key_public;"
+            f' [ "$(getent shadow {name} | cut -d: -f5)" -lt {NEVER} ] 2>/dev/null && echo ages;'
             " systemctl is-active --quiet ssh.socket && echo socket;"
             f" for f in {DIRECTORY}/ssh_host_*; do"
             f" case $f in {host_key}|{host_key}.pub) ;; *) [ ! -e $f ] || echo weak $f;; esac; done;"
@@ -63,6 +66,7 @@ class SshHost(FactBase[HostState]):
         return HostState(
             exists="shell" in words,
             locked="locked" in words,
+            ages="ages" in words,
             shell=words.get("shell", ""),
             host_key="host_key" in words and "host_key_public" in words,
             socket="socket" in words,

@@ -9,7 +9,7 @@ from pyinfra import host
 from pyinfra.api import StringCommand, operation
 
 from roles.differences import differs
-from roles.ssh.facts import LISTENS, MODULI, SMALLEST_MODULUS, SshHost
+from roles.ssh.facts import LISTENS, MODULI, NEVER, SMALLEST_MODULUS, SshHost
 
 SHELL = "/bin/bash"
 
@@ -40,6 +40,7 @@ def prepared(user: str, host_key: str, own: str) -> Generator[StringCommand, Non
     for kind, what, how, wrong in (
         ("account", user, "missing", not state.exists),
         ("account", user, "a password of it may be used", state.exists and not state.locked),
+        ("account", user, "its password grows old, and that locks out its keys too", state.ages),
         ("account", user, f"shell {state.shell}, not {SHELL}", state.exists and state.shell != SHELL),
         ("file", host_key, "missing, or without its public half", not state.host_key),
         ("unit", "ssh.socket", "active, shall be stopped", state.socket),
@@ -49,9 +50,12 @@ def prepared(user: str, host_key: str, own: str) -> Generator[StringCommand, Non
             differs(host.connector_data, kind, what, how)
     if not state.exists:
         # An asterisk, not an exclamation mark: no password fits, but the account is not locked for keys.
-        yield StringCommand(f"useradd --create-home --user-group --shell {SHELL} --password '*' -- {name}")
+        never = f"-K PASS_MIN_DAYS=0 -K PASS_MAX_DAYS={NEVER}"
+        yield StringCommand(f"useradd --create-home --user-group --shell {SHELL} --password '*' {never} -- {name}")
     elif not state.locked or state.shell != SHELL:
         yield StringCommand(f"usermod --password '*' --shell {SHELL} -- {name}")
+    if state.ages:
+        yield StringCommand(f"chage --mindays 0 --maxdays {NEVER} -- {name}")
     if not state.host_key:
         yield StringCommand(f"rm -f {host_key} {host_key}.pub; ssh-keygen -q -t ed25519 -N '' -C '' -f {host_key}")
     for file in state.elsewhere:

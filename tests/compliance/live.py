@@ -9,7 +9,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -180,6 +180,19 @@ class Live:
                     transport.close()
         except (OSError, EOFError, paramiko.SSHException) as error:
             return f"{type(error).__name__}: {error}"
+
+    def before_login(self, user: str) -> tuple[str, str]:
+        """What a new connection is told without a login: the notice (empty for none), and the server's first line."""
+        given = self._connection
+        with socket.create_connection((given["ssh_hostname"], given["ssh_port"]), 10) as wire:
+            transport = paramiko.Transport(wire)
+            try:
+                transport.start_client(timeout=10)
+                with suppress(paramiko.AuthenticationException):
+                    transport.auth_none(user)
+                return (transport.get_banner() or b"").decode(), transport.remote_version
+            finally:
+                transport.close()
 
     @property
     def same_connection(self) -> tuple[str, str]:

@@ -74,6 +74,7 @@ def test_who_shows_a_good_token_is_told_which_devices_there_are(live, evidence):
 
 @pytest.mark.controls("ETSI-EN-303-645-v3.1.3:5.5-5", "OWASP-IoT-Top10-2018:I3", "OWASP-IoT-Top10-2018:I6")
 @pytest.mark.controls("NISTIR-8259A:Cybersecurity State Awareness/3")
+@pytest.mark.controls("OWASP-ISVS-1.0+main-2026-06:2.1.3")
 @pytest.mark.check("api.refuses")
 def test_nobody_without_a_good_token_is_told_anything(live, evidence):
     """Without a token, with an expired one, a stranger's or another gateway's: refused, where a good one is not."""

@@ -85,6 +85,7 @@ def test_a_device_with_a_valid_certificate_gets_in_wherever_the_broker_is_declar
 
 @AUTHENTICATED
 @pytest.mark.parametrize("case", plays.REFUSED)
+@pytest.mark.controls("OWASP-ISVS-1.0+main-2026-06:2.1.3")
 @pytest.mark.check("broker.refuses-{case}")
 def test_a_client_whose_certificate_is_not_in_order_is_refused(live, case, evidence):
     """A client without certificate, with an expired, a foreign, a revoked one, or a server's, is refused."""

@@ -131,6 +131,7 @@ def test_the_logins_that_attackers_try_first_are_refused(live, evidence):
 @PROTECTED
 @pytest.mark.controls("ETSI-EN-303-645-v3.1.3:5.5-5")
 @pytest.mark.controls("NISTIR-8259A:Cybersecurity State Awareness/3")
+@pytest.mark.controls("OWASP-ISVS-1.0+main-2026-06:2.1.3")
 @pytest.mark.check("dashboards.asks-for-a-login")
 def test_nobody_is_shown_anything_without_a_login(live, evidence):
     """Without a session nothing is shown: no page, no dashboard, no data source; in one it is."""

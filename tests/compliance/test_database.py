@@ -80,6 +80,7 @@ def expected(live, evidence, asked, wanted):
 
 
 @PROTECTED
+@pytest.mark.controls("OWASP-ISVS-1.0+main-2026-06:2.1.3")
 @pytest.mark.check("database.asks-for-a-login")
 def test_nobody_gets_in_without_a_login(live, evidence):
     """Without a login nothing is read, written or told about accounts; with one it is."""

@@ -19,6 +19,9 @@ pytestmark = [
     ),
 ]
 
+# Protocols that show passwords to whoever listens, or ask for none: FTP, Telnet, TFTP, finger, rexec, rlogin, rsh.
+LEGACY = {"21/tcp", "23/tcp", "69/udp", "79/tcp", "512/tcp", "513/tcp", "514/tcp"}
+
 
 def the_link_works(live, evidence, segment, address):
     """The gateway reaches a listener in the segment over the same bridge, in the same family."""
@@ -175,7 +178,7 @@ def test_a_scan_of_the_gateways_other_addresses_finds_nothing(live, segment, evi
 @pytest.mark.controls(
     "NISTIR-8259A:Logical Access to Interfaces/1", "OWASP-ISVS-1.0+main-2026-06:3.2.2",
     "ENISA-IoT-Baseline-2017:GP-TM-45", "CIS-Debian-12-v1.1.0:2.1.2", "CIS-Debian-12-v1.1.0:2.1.15",
-    "CIS-Debian-12-v1.1.0:2.1.16",
+    "CIS-Debian-12-v1.1.0:2.1.16", "OWASP-ISVS-1.0+main-2026-06:3.2.3",
 )  # fmt: skip
 @pytest.mark.check("gateway.sockets")
 def test_every_socket_that_listens_is_declared(live, evidence):
@@ -197,6 +200,8 @@ def test_every_socket_that_listens_is_declared(live, evidence):
     units = {unit for service in live.site.services_of(live.name) for unit in service.units}
     strays = [s for s in found if s.label not in declared and not (s.asks and s.unit in units)]
     assert not strays, f"not declared: {', '.join(f'{s.label} at {s.address} ({s.program})' for s in strays)}"
+    legacy = [s for s in found if s.label in LEGACY]
+    assert not legacy, f"declared, and a protocol of the past: {', '.join(s.label for s in legacy)}"
 
 
 @pytest.mark.check("gateway.connections")

@@ -14,6 +14,7 @@ from gatehouse.identity.authority import read_certificate
 from gatehouse.identity.leaf import spki
 from gatehouse.proof.plugin import cannot_prove
 from roles.base import version
+from roles.kernel import REFUSED
 from roles.kernel.deploy import settings
 from roles.kernel.facts import Settings
 from roles.kernel.operations import wanted
@@ -209,6 +210,21 @@ def test_the_settings_that_belong_to_the_machine_underneath_are_as_declared(live
         cannot_prove(f"{foreign[0]} and {len(foreign) - 1} more: up to {where}")
 
 
+@pytest.mark.controls("CIS-Debian-12-v1.1.0:3.2.1-4")
+@pytest.mark.check("host.modules")
+def test_no_protocol_that_nobody_needs_can_be_loaded_into_the_kernel(live, evidence):
+    """modprobe refuses each module that the kit does without, whoever asks for it, and none of them is loaded."""
+    told = re.findall(r"^install (\S+) (.+)$", str(live.run("modprobe", "--showconfig").result["output"]), re.MULTILINE)
+    does = {module.replace("-", "_"): command for module, command in told}
+    loaded = {line.split(" ", 1)[0] for line in str(live.run("cat", "/proc/modules").result["output"]).splitlines()}
+    for module in (module.replace("-", "_") for kind in REFUSED.values() for module in kind):
+        command = does.get(module, "load it")
+        evidence({"from": "gateway", "sent": f"modprobe {module}", "got": f"{command}, loaded {module in loaded}"})
+        assert command == "/bin/false", f"modprobe {module} would {command}"
+        # In a container the modules are those of the machine underneath.
+        assert module not in loaded or live.is_container, f"{module} is loaded"
+
+
 @pytest.mark.controls("CIS-Debian-12-v1.1.0:6.1.x", "EU-CRA-2024/2847:Annex I Part I (2)(l)")
 @pytest.mark.controls("IEC-62443-3-3/4-2:FR6", "IEC-62443-3-3/4-2:SR/CR 6.1", "ENISA-IoT-Baseline-2017:GP-TM-55")
 @pytest.mark.check("host.log")
@@ -248,6 +264,7 @@ def test_security_updates_install_themselves(live, evidence):
 
 
 @pytest.mark.controls("ETSI-EN-303-645-v3.1.3:5.1-1", "CIS-Debian-12-v1.1.0:7.2.x", "OWASP-IoT-Top10-2018:I1")
+@pytest.mark.controls("CIS-Debian-12-v1.1.0:5.4.x")
 @pytest.mark.check("host.accounts")
 def test_no_account_has_an_empty_password_and_only_root_is_root(live, evidence):
     """No account can be entered without a password, and none but root has its number."""

@@ -30,6 +30,7 @@ def test_a_program_gets_in_with_its_password_wherever_that_is_declared(played, e
 
 @pytest.mark.controls("ETSI-EN-303-645-v3.1.3:5.5-4", "ETSI-EN-303-645-v3.1.3:5.1-1", "OWASP-IoT-Top10-2018:I1")
 @pytest.mark.parametrize("case", plays.NOT_LET_IN)
+@pytest.mark.controls("OWASP-ISVS-1.0+main-2026-06:2.1.3")
 @pytest.mark.check("programs.refuses-{case}")
 def test_a_program_without_its_own_password_is_refused(played, case, evidence):
     """A wrong, an empty, another program's or no password, or no name: refused, where the right one gets in."""

@@ -32,6 +32,7 @@ def test_a_device_gets_in_with_its_key_wherever_that_is_declared(played, evidenc
 
 @pytest.mark.controls("ETSI-EN-303-645-v3.1.3:5.5-4", "ETSI-EN-303-645-v3.1.3:5.1-1", "OWASP-IoT-Top10-2018:I1")
 @pytest.mark.parametrize("case", ["wrong-key", "unknown-name", "elsewhere"])
+@pytest.mark.controls("OWASP-ISVS-1.0+main-2026-06:2.1.3")
 @pytest.mark.check("psk.refuses-{case}")
 def test_a_device_without_its_own_key_is_refused(played, case, evidence):
     """A wrong key, an unknown name, or a key where certificates are asked for: refused, where the right one gets in."""

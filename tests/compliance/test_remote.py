@@ -73,6 +73,7 @@ def test_who_has_a_key_that_is_no_peers_gets_no_handshake(seen, evidence):
 
 
 @pytest.mark.controls("ETSI-EN-303-645-v3.1.3:5.5-4", "OWASP-IoT-Top10-2018:I1")
+@pytest.mark.controls("OWASP-ISVS-1.0+main-2026-06:2.1.3")
 @pytest.mark.check("remote.needs-shared-key")
 def test_a_peer_without_the_key_that_it_shares_gets_no_session(seen, evidence):
     """With its own key alone, and without the one that it shares with the gateway, a peer has no session."""

@@ -75,6 +75,7 @@ def test_ssh_offers_sound_algorithms_only(live, evidence):
 
 
 @pytest.mark.controls("ETSI-EN-303-645-v3.1.3:5.1-5", "OWASP-IoT-Top10-2018:I1")
+@pytest.mark.controls("OWASP-ISVS-1.0+main-2026-06:2.1.3")
 @pytest.mark.check("ssh.keys-only")
 def test_an_unknown_key_is_refused_and_no_password_is_asked_for(live, evidence, tmp_path):
     """For the administrator a key that is not known is refused, and nothing but keys is offered."""
@@ -122,6 +123,17 @@ def test_root_is_refused_even_with_the_administrators_key(live, evidence):
     note_login(evidence, live, done, "login as root with the administrator's key", live.name)
     assert done.returncode != 0, "root logs in"
     assert refused_with_key_only(done), f"not refused by the server: {said(done)}"
+    suite_is_logged_in(live, evidence)
+
+
+@pytest.mark.check("ssh.notice")
+def test_who_connects_is_told_that_it_is_logged_and_nothing_of_the_machine(live, evidence):
+    """Before a login there is a notice; neither it nor the server's first line tells the system or its version."""
+    banner, first = live.before_login(live.site.ssh.user)
+    evidence({"from": "operator", "to": live.name, "sent": "a connection without a login", "got": [first, banner]})
+    assert "logged" in banner and "prohibited" in banner, f"no notice: {banner[:80]!r}"
+    told = [word for word in ("debian", "linux", live.name.lower()) if word in f"{banner} {first}".lower().split()]
+    assert not told and "deb" not in first.lower(), f"it tells of the machine: {first} {told}"
     suite_is_logged_in(live, evidence)
 
 

@@ -54,6 +54,7 @@ def is_served(live, evidence):
 
 @MUTUAL
 @pytest.mark.asks("updates")
+@pytest.mark.controls("OWASP-ISVS-1.0+main-2026-06:2.1.3")
 @pytest.mark.check("updates.mutual-tls")
 def test_nobody_is_answered_without_a_certificate_of_the_site(live, evidence):
     """The server shows a certificate for its name; none at all, an expired one, a service's, another CA's with a name

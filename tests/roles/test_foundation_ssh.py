@@ -9,7 +9,7 @@ import pytest
 
 from roles import lifecycle
 from roles.ssh import deploy as ssh
-from roles.ssh.facts import KEYS, MODULI, SshHost
+from roles.ssh.facts import KEYS, MODULI, NEVER, SshHost
 from roles.ssh.operations import LISTENS
 from roles.target import Target
 from tests.roles.judge import Judge, judging
@@ -133,6 +133,7 @@ def test_the_fact_tells_a_fresh_host_from_a_prepared_one(judge: Judge) -> None:
     fresh = SshHost().process(judge.run(ask).output.splitlines())
     assert fresh.exists
     assert not fresh.locked
+    assert not fresh.ages
     assert fresh.host_key
     assert fresh.weak_moduli
     assert any("ecdsa" in path for path in fresh.weak_keys)
@@ -146,8 +147,12 @@ def test_the_fact_tells_a_fresh_host_from_a_prepared_one(judge: Judge) -> None:
         f" awk '$5 >= 3071' {MODULI} >/tmp/moduli && cp /tmp/moduli {MODULI};"
         f" sed -i -E 's/{LISTENS}/# &/I' /etc/ssh/sshd_config"
     )
+    judge.run("chage -M 365 gatekeeper")
+    assert SshHost().process(judge.run(ask).output.splitlines()).ages
+    judge.run(f"chage -M {NEVER} gatekeeper")
     prepared = SshHost().process(judge.run(ask).output.splitlines())
     assert prepared.locked
+    assert not prepared.ages
     assert prepared.shell == "/bin/bash"
     assert prepared.host_key
     assert prepared.clear

@@ -1,0 +1,51 @@
+"""What of Debian's accounts and logins is set in files that are no service's own."""
+
+from __future__ import annotations
+
+from pyinfra.api import FactBase
+
+LOGIN_DEFS = "/etc/login.defs"
+# Written by pam-auth-update(8), from the profiles that packages bring along.
+PASSWORDS = "/etc/pam.d/common-password"
+
+
+class Defined(FactBase[dict[str, str]]):
+    """`{name: value}` of what login.defs(5) sets."""
+
+    default = dict
+
+    def command(self) -> str:
+        """One awk."""
+        return f"awk '/^[A-Z]/ && NF == 2 {{ print $1, $2 }}' {LOGIN_DEFS}"
+
+    def process(self, output: list[str]) -> dict[str, str]:
+        """`{"UMASK": "022", …}`; of a name that is set twice the last."""
+        return {row[0]: row[1] for row in (line.split() for line in output) if len(row) == 2}
+
+
+class JudgesPasswords(FactBase[bool]):
+    """Whether PAM asks passwdqc about a new password."""
+
+    default = bool
+
+    def command(self) -> str:
+        """One grep."""
+        return f"grep -sqE '^password.*pam_passwdqc\\.so' {PASSWORDS} && echo judges || true"
+
+    def process(self, output: list[str]) -> bool:
+        """`judges`, or nothing."""
+        return "judges" in output
+
+
+class CoreLimit(FactBase[str]):
+    """The largest core dump, in bytes, of what systemd starts from now on; `infinity` where there is no limit."""
+
+    default = str
+
+    def command(self) -> str:
+        """One systemctl."""
+        return "systemctl show --property=DefaultLimitCORE --value"
+
+    def process(self, output: list[str]) -> str:
+        """`0`."""
+        return "".join(output).strip()

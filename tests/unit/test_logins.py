@@ -1,0 +1,86 @@
+"""What the role `base` sets in files that Debian's packages own: only what differs, and nothing else in them."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from roles.base import operations
+from roles.base.facts import Defined
+from roles.differences import HEARD
+
+DEBIANS = "# a comment\n#UMASK 077\nPASS_MAX_DAYS\t99999\n  PASS_MAX_DAYS 5\nUMASK\t\t022\nENV_PATH PATH=/usr/bin\n"
+WANTED = {"PASS_MAX_DAYS": "365", "UMASK": "077", "SHA_CRYPT_MIN_ROUNDS": "100000"}
+
+
+class Gateway:
+    """Answers every question with the same, and notes what differs."""
+
+    def __init__(self, answer: Any) -> None:
+        self.answer, self.connector_data = answer, {HEARD: []}
+
+    def get_fact(self, *_: Any, **__: Any) -> Any:
+        return self.answer
+
+    @property
+    def told(self) -> list[tuple[str, str, str]]:
+        return self.connector_data[HEARD]
+
+
+def commands(monkeypatch: pytest.MonkeyPatch, gateway: Gateway, operation: Any, *arguments: Any) -> list[str]:
+    monkeypatch.setattr(operations, "host", gateway)
+    return [str(command) for command in operation._inner(*arguments)]
+
+
+def read(path: Path) -> dict[str, str]:
+    shown = subprocess.run(["sh", "-c", Defined().command().replace("/etc/login.defs", str(path))], capture_output=True)
+    return Defined().process(shown.stdout.decode().splitlines())
+
+
+def test_a_setting_is_changed_or_added_and_stands_there_once_and_the_rest_stays(tmp_path: Path) -> None:
+    file = tmp_path / "login.defs"
+    file.write_text(DEBIANS)
+    assert read(file) == {"PASS_MAX_DAYS": "99999", "UMASK": "022", "ENV_PATH": "PATH=/usr/bin"}
+    subprocess.run(["sh", "-c", operations.defining(WANTED, str(file))], check=True)
+    assert read(file) == {"ENV_PATH": "PATH=/usr/bin", **WANTED}
+    lines = file.read_text().splitlines()
+    assert lines[:3] == ["# a comment", "#UMASK 077", "ENV_PATH PATH=/usr/bin"] and len(lines) == 6
+    assert list(tmp_path.iterdir()) == [file] and file.stat().st_mode & 0o777 == 0o644
+
+
+def test_only_what_login_defs_has_otherwise_is_set_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    gateway = Gateway({**WANTED, "UMASK": "022"})
+    (command,) = commands(monkeypatch, gateway, operations.defined, WANTED)
+    assert "UMASK\\t077" in command and "PASS_MAX_DAYS" not in command
+    assert gateway.told == [("file", "/etc/login.defs", "UMASK is 022, not 077")]
+    assert commands(monkeypatch, Gateway(WANTED), operations.defined, WANTED) == []
+
+
+def test_what_is_roots_alone_is_given_back_and_what_is_missing_is_left_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    modes = {"/etc/crontab": 0o600, "/etc/cron.d": 0o700, "/etc/cron.daily": 0o700}
+    right = {"/etc/crontab": ("root", "root", "600", "sha"), "/etc/cron.d": ("root", "root", "700", "directory")}
+    assert commands(monkeypatch, Gateway(right), operations.for_root_alone, modes) == []
+    gateway = Gateway({**right, "/etc/cron.d": ("games", "root", "755", "directory")})
+    assert commands(monkeypatch, gateway, operations.for_root_alone, modes) == [
+        "set -e; chown root:root /etc/cron.d; chmod 0700 /etc/cron.d"
+    ]
+    assert gateway.told == [("file", "/etc/cron.d", "games:root 755, not root:root 700")]
+
+
+@pytest.mark.parametrize(
+    ("operation", "right", "wrong", "does"),
+    [
+        (operations.passwords_judged, True, False, "pam-auth-update --enable passwdqc"),
+        (operations.without_cores, "0", "infinity", "systemctl daemon-reload"),
+    ],
+)
+def test_what_is_as_it_shall_be_is_left_alone(
+    monkeypatch: pytest.MonkeyPatch, operation: Any, right: Any, wrong: Any, does: str
+) -> None:
+    assert commands(monkeypatch, Gateway(right), operation) == []
+    gateway = Gateway(wrong)
+    (command,) = commands(monkeypatch, gateway, operation)
+    assert does in command and len(gateway.told) == 1
