@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from deploy import vaults
+from gatehouse.identity.store import PUBLIC_KINDS
 from tests.checkout import Checkout, Run
 from tests.lab.gateways import Gateway
 
@@ -140,7 +141,11 @@ def secrets(first: FirstDeploy, here: Checkout) -> dict[str, list[str]]:
     site = here.site
     vault = vaults.open_vault(site)
     private = {name: vault.about(name) for name in vault.names()}
-    found = {name: entry.value for name, entry in private.items() if b"CERTIFICATE" not in entry.value}
+    found = {
+        name: entry.value
+        for name, entry in private.items()
+        if entry.kind not in PUBLIC_KINDS and b"CERTIFICATE" not in entry.value
+    }
     assert site.state is not None
     found["identity of the vault"] = vaults.identity_path(site).read_bytes()
     found["operator's SSH key"] = (site.state / "id_ed25519").read_bytes()
