@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 from json import dumps
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from invoke import Collection, Context, task
 
@@ -206,12 +206,17 @@ def _ask(question: str) -> None:
         **SITE,
         "only": "only this one; more than once for several",
         "one-by-one": "each in a round of its own, instead of several that the checks can tell apart",
-        "json": "print sabotage.json instead of the table",
+        "mutate": "remove or widen each single rule of the firewall instead; --only takes patterns of names then",
+        "json": "print sabotage.json (mutants.json) instead of the table",
     },
 )
 @told
-def sabotage(_: Context, only: list[str], site: str = "lab", one_by_one: bool = False, json: bool = False) -> None:
+def sabotage(
+    _: Context, only: list[str], site: str = "lab", one_by_one: bool = False, mutate: bool = False, json: bool = False
+) -> None:
     """Break the controls of a hardened lab, see that the checks notice, and repair them; exit status 1 if not."""
+    if mutate:
+        _mutate(_site(site), only, one_by_one, json)
     from lab.sabotage import report, run
 
     say = functools.partial(print, file=sys.stderr, flush=True)
@@ -219,6 +224,17 @@ def sabotage(_: Context, only: list[str], site: str = "lab", one_by_one: bool = 
     found = run.sabotage(where, only, one_by_one, say)
     path = report.write(found, reports(where) / site)
     print(path.read_text() if json else f"{report.table(found)}\nreport: {path}")
+    sys.exit(0 if found.succeeded else 1)
+
+
+def _mutate(site: Site, only: list[str], one_by_one: bool, as_json: bool) -> NoReturn:
+    from lab.sabotage import mutation, mutation_report
+
+    reviewed = tuple(mutation_report.reviews())
+    made = mutation.mutate(site, only, one_by_one, functools.partial(print, file=sys.stderr, flush=True))
+    found = mutation_report.Report(made, reviewed)
+    path = mutation_report.write(found, reports(site) / site.name)
+    print(path.read_text() if as_json else f"{mutation_report.table(found)}\nreport: {path}")
     sys.exit(0 if found.succeeded else 1)
 
 

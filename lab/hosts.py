@@ -104,13 +104,15 @@ def _receive(incoming: io.BufferedReader, raw: sockets.socket, length: int, dead
 
 def shell(name: str, host: str) -> int:
     """A login shell on a host, on this terminal; returns its exit status."""
-    container = find(engine.connect(start=False), name, host)
-    pid = container.attrs["State"]["Pid"]
-    inside = [
-        "HOME=/root",
-        f"TERM={os.environ.get('TERM', 'dumb')}",
-        "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin",
-    ]
     sys.stdout.flush()
-    command = ["nsenter", "--target", str(pid), "--mount", "--uts", "--ipc", "--net", "--pid", "--root", "--wd=/root"]
-    return subprocess.call([*command, "--", "env", "-i", *inside, "bash", "--login"])
+    terminal = f"TERM={os.environ.get('TERM', 'dumb')}"
+    return subprocess.call(entering(name, host, terminal, "bash", "--login"))
+
+
+def entering(name: str, host: str, *command: str) -> list[str]:
+    """The command line that runs `command` (settings of its environment first) on a host, by its console."""
+    container = find(engine.connect(start=False), name, host)
+    pid = str(container.attrs["State"]["Pid"])
+    inside = ["HOME=/root", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin"]
+    spaces = ["--mount", "--uts", "--ipc", "--net", "--pid", "--root", "--wd=/root"]
+    return ["nsenter", "--target", pid, *spaces, "--", "env", "-i", *inside, *command]

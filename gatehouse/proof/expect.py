@@ -65,6 +65,11 @@ def closed_at(label: str, address: str) -> str:
     return f"closed:{label}@{address}"
 
 
+def pinged(address: str) -> str:
+    """The id of the ping to one of the gateway's addresses."""
+    return f"ping@{address}"
+
+
 def across(label: str, address: str) -> str:
     """The id of the probe of a listener in another segment; also of a named service on the internet."""
     return f"across:{label}@{address}"
@@ -104,7 +109,7 @@ def client(site: Site, listener: Listener, address: str) -> Probe | None:
 
 
 def gateway_work(site: Site, gateway: str, places: Mapping[str, Place]) -> Work:
-    """From every segment: every listener at every address of the gateway, and every port that must stay closed."""
+    """From every segment, at every address of the gateway: every listener, every port that must stay closed, a ping."""
     work: Work = {segment: [] for segment in places}
     addresses = [address for place in places.values() for address in place.gateway]
     for segment, place in places.items():
@@ -116,6 +121,7 @@ def gateway_work(site: Site, gateway: str, places: Mapping[str, Place]) -> Work:
                 if probe is not None:
                     work[segment].append({"id": at_gateway(offer, address), **probe})
         work[segment] += _closed(site, gateway, reachable)
+        work[segment] += [{"id": pinged(address), "kind": "ping", "address": address} for address in reachable]
     work[GATEWAY] = _closed(site, gateway, ["127.0.0.1", "::1", *addresses])
     for offer in offers(site, gateway):
         if offer.listener.transport == "tcp":

@@ -84,6 +84,7 @@ _SENT = {
     "dns": "DNS query",
     "ntp": "NTP request",
     "dhcp": "DHCPINFORM",
+    "ping": "ICMP echo request",
     "spoof": "UDP datagram from the forged address",
     "tls": "TLS handshake",
     "mqtt": "MQTT 5 session",

@@ -81,6 +81,13 @@ SABOTAGES = (
         apart_from=("forged-senders",),
     ),
     Sabotage(
+        name="nobody-noted",
+        title="The firewall notes nobody that it refuses",
+        breaks="firewall '/^\\t\\t.*update @(refused_here|refused_onwards|forged) /d'",
+        catches=("segments.refusals-from-{iot,management,guest,internal}",),
+        apart_from=("forged-senders", "forward-*"),
+    ),
+    Sabotage(
         name="no-advertisement",
         title="dnsmasq advertises no router: hosts get no IPv6",
         breaks="""

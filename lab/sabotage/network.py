@@ -43,6 +43,7 @@ SABOTAGES = (
         may={
             "destinations.pump-service-from-iot": "all of the internet is open to devices",
             "remote.reaches-nothing-else": "who comes through the tunnel gets everywhere, too",
+            "segments.refusals-from-*": "nobody is refused onwards",
         },
         apart_from=("forward-*", "no-translation"),
     ),
@@ -100,6 +101,7 @@ SABOTAGES = (
             "segments.forged-senders-from-{iot,management,guest,internal,internet}",
             "segments.impossible-senders-from-internet",
         ),
+        may={"segments.refusals-from-*": "nobody is refused for a forged sender"},
     ),
     Sabotage(
         name="any-address",
@@ -113,6 +115,12 @@ SABOTAGES = (
             "scan.other-addresses-from-{iot,management,guest,internal,internet}",
         ),
         may={"remote.*": "they answer in the tunnel, too"},
+    ),
+    Sabotage(
+        name="pings-everywhere",
+        title="Every address of the gateway answers pings in every segment",
+        breaks=r"""firewall 's/fib daddr \. iif type local (icmp(v6)? type echo-request)/\1/'""",
+        catches=("gateway.pings-from-{iot,management,guest,internal,internet}",),
     ),
     Sabotage(
         name="stray-service",
@@ -236,6 +244,7 @@ tcp dport 22 counter accept"
             "gateway.*": "every listener and every closed port answers everywhere",
             "database.other-accounts": "the firewall keeps the other accounts away",
             "dashboards.other-accounts": "the same",
+            "api.other-accounts": "the same",
             "egress.*": "the lists are gone, too",
             "limits.*": "and the limits",
             "resolvers.foreign-*": "nothing keeps anybody from the internet",

@@ -170,10 +170,17 @@ SABOTAGES = (
         breaks="systemctl stop gatehouse-api.service",
         catches=("host.runs-api", "api.devices"),
         may={
-            "api.{refuses,read-only}": "it answers nobody",
+            "api.{refuses,read-only,other-accounts}": "it answers nobody",
             "gateway.api.http-from-*": _SILENT,
         },
         apart_from=("no-front", "device-api-*"),
+    ),
+    Sabotage(
+        name="device-api-for-every-account",
+        title="Every account of the gateway may connect to the device API's plain port",
+        breaks="firewall '/comment \"api http\"/d'",
+        catches=("api.other-accounts",),
+        apart_from=("no-device-api",),
     ),
     Sabotage(
         name="device-api-without-tokens",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,13 +12,16 @@ from typing import Any
 from gatehouse.proof import expect
 from gatehouse.proof.channel import ProbeError
 from gatehouse.proof.observation import Observation
+from gatehouse.proof.plugin import cannot_prove
 from gatehouse.site import INTERNET
 from gatehouse.site.egress import HTTPS_PORT, RESOLVER_PORTS, Destination
 from lab.field import PORT as FIELD_PORT
 from tests.compliance.live import EAGER, LISTED, PATIENT, Live
 from tests.compliance.once import once
 
-NOWHERE = "240.0.0.66"  # RFC 1112 §4: nobody has it
+# RFC 1112 §4, RFC 3879: nobody has these; RFC 5737, RFC 3849: nor does anybody in a segment have these.
+NOWHERE = {4: "240.0.0.66", 6: "fec0::66"}
+STRANGER = {4: "192.0.2.99", 6: "2001:db8:beef::66"}
 FLOOD_SECONDS = 3.0
 HEARING_SECONDS = 3.0
 SNIFFING_SECONDS = 3.0
@@ -250,18 +255,71 @@ def resolvers(live: Live) -> dict[str, tuple[list[Observation], list[Observation
     return found
 
 
+@dataclass(frozen=True)
+class Forged:
+    """A datagram whose sender can't be, and by how much the count of those that are dropped for it has risen."""
+
+    sent: Observation
+    risen: int
+
+
 @once
-def bogons(live: Live) -> tuple[Observation, int]:
-    """A datagram from the internet with a sender that it can't have, and by how much the gateway's count has risen."""
-    before = _counted(live)
-    target = next(a for a in live.place(INTERNET).gateway if ":" not in a)
-    probe = {"kind": "spoof", "address": target, "port": 123, "source": NOWHERE, "say": "from nowhere"}
-    seen = live.ask({INTERNET: [probe]})[INTERNET][0]
-    return seen, _counted(live) - before
+def forged(live: Live) -> dict[str, Forged]:
+    """To the gateway's own address: from each segment a sender that is not of it, from the internet one from inside and
+    one that nobody has. By the sets that the firewall looks senders up in: `from_iot_4`, `inside_6`, `bogons_4`."""
+    work: dict[str, dict[str, str]] = {}
+    for segment, place in live.places.items():
+        for target in {a.count(":") > 0: a for a in reversed(place.gateway) if place.family(a)}.values():
+            version = 6 if ":" in target else 4
+            for name, source in _senders(live, segment, version).items():
+                work[name] = {"segment": segment, "address": target, "source": source}
+    before = _dropped(live)
+    probes: dict[str, list[dict[str, Any]]] = {}
+    for each in work.values():
+        probe = {
+            "kind": "spoof",
+            "address": each["address"],
+            "port": 123,
+            "source": each["source"],
+            "say": "from nowhere",
+        }
+        probes.setdefault(each["segment"], []).append(probe)
+    sent = {segment: iter(several) for segment, several in live.ask(probes).items()}
+    seen = {name: next(sent[each["segment"]]) for name, each in work.items()}
+    after = _dropped(live)
+    return {name: Forged(found, after.get(name, 0) - before.get(name, 0)) for name, found in seen.items()}
 
 
-def _counted(live: Live) -> int:
-    """Packets from the internet that were dropped for their impossible senders, IPv4."""
-    count = r"nft list chain inet gatehouse spoofing | sed -n 's/.*@bogons_4 counter packets \([0-9]*\).*/\1/p'"
-    seen = live.ask({expect.GATEWAY: [{"kind": "run", "argv": ["sh", "-c", count]}]})[expect.GATEWAY][0]
-    return int(str(seen.result.get("output", "")).strip() or 0)
+def _senders(live: Live, segment: str, version: int) -> dict[str, str]:
+    if segment != INTERNET:
+        return {f"from_{segment}_{version}": STRANGER[version]}
+    inside = [a for s, p in live.places.items() if s != INTERNET for a in p.addresses if (":" in a) == (version == 6)]
+    found = {f"inside_{version}": inside[0]} if inside else {}
+    return {**found, f"bogons_{version}": NOWHERE[version]}
+
+
+def _dropped(live: Live) -> dict[str, int]:
+    """The packets that were dropped for their senders, by the set that these are, or are not, in."""
+    listing = {"kind": "run", "argv": ["nft", "-j", "list", "chain", "inet", "gatehouse", "spoofing"]}
+    seen = live.ask({expect.GATEWAY: [listing]})[expect.GATEWAY][0]
+    found: dict[str, int] = {}
+    if seen.result.get("status") == 0:
+        for entry in json.loads(str(seen.result["output"]))["nftables"]:
+            parts = {kind: what for part in entry.get("rule", {}).get("expr", ()) for kind, what in part.items()}
+            if "counter" in parts and "match" in parts:
+                name = str(parts["match"]["right"]).removeprefix("@")
+                found[name] = found.get(name, 0) + int(parts["counter"]["packets"])
+    return found
+
+
+def is_dropped_for_its_sender(live: Live, evidence: Callable[[Any], None], name: str) -> None:
+    """Asserts, of both families, that a datagram with a sender that can't be was dropped for that."""
+    told = [forged(live)[key] for version in (4, 6) if (key := f"{name}_{version}") in forged(live)]
+    for found in told:
+        evidence(found.sent)
+        if found.sent.outcome != "sent":
+            cannot_prove(f"could not be sent: {found.sent}")
+        evidence(
+            {"from": "gateway", "sent": "nft list chain inet gatehouse spoofing", "got": f"{found.risen} more dropped"}
+        )
+        assert found.risen >= 1, f"not dropped for its sender: {found.sent}"

@@ -15,8 +15,8 @@ from gatehouse.site import INTERNET, Site
 from lab.field import PORT
 
 TALKS = [f"{PORT}/tcp", f"{PORT}/udp"]
-# These depend on the position itself: its interface, or what is listening there; or are good for one time.
-OWN = frozenset({"dhcp", "spoof", "listen", "heard", "datagrams"})
+# These depend on the position itself (its interface, or what is listening there), are good once, or are measured.
+OWN = frozenset({"dhcp", "ping", "spoof", "listen", "heard", "datagrams"})
 
 
 def position(segment: str) -> str:

@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from tests.compliance.alerts import seen as alerts
-from tests.compliance.egress import bogons, floods, grants, neighbours, resolvers, routers
+from tests.compliance.egress import floods, forged, grants, neighbours, resolvers, routers
 from tests.compliance.identities import sessions
 from tests.compliance.isolation import isolation, quarantined_play
 from tests.compliance.live import Live
+from tests.compliance.refusals import refusals
 from tests.compliance.remote import tunnel
 from tests.compliance.updates import seen as updates
 from tests.compliance.web import rehearsed, seen
@@ -34,7 +35,8 @@ LANES: tuple[dict[str, Ask], ...] = (
         "neighbours": neighbours,
         "resolvers": resolvers,
         "routers": routers,
-        "bogons": bogons,
+        "forged": forged,
+        "refusals": refusals,
         "floods": floods,
     },
     {"web": seen, "updates": updates},

@@ -86,6 +86,8 @@ class Gateways:
 class Live:
     """One gateway. Everything is done when it is first asked for, and once."""
 
+    asks_hosts = True  # those of a lab, beside the positions in the bridges
+
     def __init__(self, site: Site, name: str) -> None:
         self.site, self.name = site, name
         self.policy: Policy = derive(site, name)
@@ -118,6 +120,11 @@ class Live:
     @once
     def agent(self) -> Agent:
         """The agent with its positions; its connection carries the others, too."""
+        shared = ("-o", "ControlMaster=yes", "-o", f"ControlPath={self._control}")
+        return self._stack.enter_context(positions.agent(self.site, self.name, self.wanted_positions(), *shared))
+
+    def wanted_positions(self) -> dict[str, dict[str, Any]]:
+        """The positions to be taken, as the agent is told of them."""
         networks = self.site.gateways[self.name].networks
         bridges = positions.segments(self.site, self.name)
         if (exposed := self.exposed) is not None:
@@ -132,8 +139,7 @@ class Live:
         for segment in bridges.keys() & networks.keys():
             if self.site.segments[segment].limits:
                 bridges[f"{EAGER}{segment}"[:12]] = bridges[segment]
-        shared = ("-o", "ControlMaster=yes", "-o", f"ControlPath={self._control}")
-        return self._stack.enter_context(positions.agent(self.site, self.name, bridges, *shared))
+        return bridges
 
     @property
     def _control(self) -> Path:
@@ -290,7 +296,7 @@ class Live:
                 work.setdefault(position, []).extend(probes)
         self._be_patient(work)
         with ThreadPoolExecutor(2) as pool:
-            hosts = pool.submit(self.field.ask, work, self.places) if self.field else None
+            hosts = pool.submit(self.field.ask, work, self.places) if self.field and self.asks_hosts else None
             self.ask(work)
             if hosts is not None:
                 self._remember(hosts.result())

@@ -29,6 +29,19 @@ class Memory:
                 made.set_exception(error)
         return made.result()
 
+    def give(self, key: object, answer: Any) -> None:
+        """Notes an answer that was had in another way."""
+        made: Future[Any] = Future()
+        made.set_result(answer)
+        with self._lock:
+            self._made[key] = made
+
+    def forget(self, which: Callable[[object], bool]) -> None:
+        """Forgets the answers to these keys: who asks next asks anew."""
+        with self._lock:
+            for key in [key for key in self._made if which(key)]:
+                del self._made[key]
+
 
 class once:  # noqa: N801  as functools.cached_property
     """Makes a method a property, and leaves a function with one argument a function, whose answer for a gateway is
@@ -40,6 +53,14 @@ class once:  # noqa: N801  as functools.cached_property
 
     def __call__(self, live: Any) -> Any:
         return live.memory.of(self._ask, lambda: self._ask(live))
+
+    def forget(self, live: Any) -> None:
+        """Has it asked anew when it is wanted next."""
+        live.memory.forget(lambda key: key is self._ask)
+
+    def give(self, live: Any, answer: Any) -> None:
+        """Notes an answer that was had in another way."""
+        live.memory.give(self._ask, answer)
 
     def __get__(self, live: Any, _: type | None = None) -> Any:
         return self if live is None else self(live)

@@ -14,6 +14,7 @@ from gatehouse.proof.plugin import cannot_prove
 from gatehouse.site.pages import OWN
 from roles.api import service
 from tests.compliance import web
+from tests.compliance.accounts import is_shut_for_others
 from tests.compliance.once import once
 
 PATH = "/api/devices"
@@ -97,3 +98,10 @@ def test_not_even_a_good_token_changes_anything(live, evidence):
     if status in (502, 504):
         cannot_prove("the API does not answer behind the front")
     assert status == 405, f"POST: status {status}"
+
+
+@pytest.mark.controls("ETSI-EN-303-645-v3.1.3:5.5-5", "OWASP-IoT-Top10-2018:I3")
+@pytest.mark.check("api.other-accounts")
+def test_other_accounts_of_the_gateway_do_not_reach_the_plain_port(live, evidence):
+    """Only root and the HTTPS front connect to the port without encryption."""
+    is_shut_for_others(live, evidence, live.site.listener(service.name, "http"))

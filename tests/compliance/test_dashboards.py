@@ -12,8 +12,8 @@ from gatehouse.proof.credentials import PROBE
 from gatehouse.proof.plugin import cannot_prove
 from roles import grafana, influxdb
 from roles.grafana.files import LOGIN, SANDBOX, SECRETS, SETTINGS, SHIPPED, STATE, UNIT
+from tests.compliance.accounts import is_shut_for_others
 from tests.compliance.once import once
-from tests.compliance.test_database import CONNECT, STRANGERS
 
 PROTECTED = pytest.mark.controls("OWASP-IoT-Top10-2018:I3", "OWASP-ISVS-1.0+main-2026-06:4.2.2")
 CREDENTIALS = pytest.mark.controls("ETSI-EN-303-645-v3.1.3:5.1-1", "OWASP-IoT-Top10-2018:I1", "OWASP-IoT-Top10-2018:I9")
@@ -236,16 +236,7 @@ def test_the_gateways_own_numbers_are_of_now(live, evidence):
 @pytest.mark.check("dashboards.other-accounts")
 def test_other_accounts_of_the_gateway_do_not_reach_the_plain_port(live, evidence):
     """Only root and the HTTPS front connect to the port without encryption."""
-    port = str(live.site.listener(grafana.service.name, "http").port)
-    asked = ("python3", "-I", "-c", CONNECT, port)
-    own = str(live.run(*asked).result.get("output")).strip()
-    evidence({"from": "gateway", "sent": f"connection to {port}/tcp as root", "got": own})
-    if own != "open":
-        cannot_prove(f"it answers nobody: {own}")
-    for account in STRANGERS:
-        got = str(live.run("runuser", "-u", account, "--", *asked).result.get("output")).strip()
-        evidence({"from": "gateway", "sent": f"connection to {port}/tcp as {account}", "got": got})
-        assert got == "ConnectionRefusedError", f"{account} connects to {port}/tcp: {got or 'no word'}"
+    is_shut_for_others(live, evidence, live.site.listener(grafana.service.name, "http"))
 
 
 @pytest.mark.controls("OWASP-IoT-Top10-2018:I6")

@@ -10,21 +10,12 @@ from gatehouse.proof.plugin import cannot_prove
 from gatehouse.site import seconds
 from roles import influxdb
 from roles.influxdb.deploy import STATE, UNIT
+from tests.compliance.accounts import is_shut_for_others
 from tests.compliance.once import once
 
 PROTECTED = pytest.mark.controls("OWASP-IoT-Top10-2018:I3", "OWASP-ISVS-1.0+main-2026-06:4.2.2")
 CREDENTIALS = pytest.mark.controls("ETSI-EN-303-645-v3.1.3:5.1-1", "OWASP-IoT-Top10-2018:I1", "OWASP-IoT-Top10-2018:I9")
 PRIVATE = pytest.mark.controls("OWASP-IoT-Top10-2018:I6", "OWASP-IoT-Top10-2018:I7", "ETSI-EN-303-645-v3.1.3:5.4-1")
-# Connects as somebody else: `python3 -I -c CONNECT PORT`.
-CONNECT = """
-import socket, sys
-try:
-    socket.create_connection(("127.0.0.1", int(sys.argv[1])), 5).close()
-    print("open")
-except OSError as error:
-    print(type(error).__name__)
-"""
-STRANGERS = ("nobody", "mosquitto")
 
 
 @pytest.fixture
@@ -140,16 +131,7 @@ def test_nothing_is_kept_longer_than_the_site_says(live, evidence):
 def test_other_accounts_of_the_gateway_reach_none_of_its_ports(live, evidence):
     """Accounts that have no business with it can't connect: not to its pages without login, nor to its RPC."""
     for listener in live.site.service("influxdb").listeners:
-        asked = ("python3", "-I", "-c", CONNECT, str(listener.port))
-        own = live.run(*asked)
-        said = str(own.result.get("output")).strip()
-        evidence({"from": "gateway", "sent": f"connection to {listener.label} as root", "got": said})
-        if said != "open":
-            cannot_prove(f"{listener.label} answers nobody: {said}")
-        for account in STRANGERS:
-            got = str(live.run("runuser", "-u", account, "--", *asked).result.get("output")).strip()
-            evidence({"from": "gateway", "sent": f"connection to {listener.label} as {account}", "got": got})
-            assert got == "ConnectionRefusedError", f"{account} connects to {listener.label}: {got or 'no word'}"
+        is_shut_for_others(live, evidence, listener)
 
 
 @PRIVATE

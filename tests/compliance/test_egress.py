@@ -12,6 +12,7 @@ from gatehouse.proof.channel import ProbeError
 from gatehouse.proof.plugin import cannot_prove
 from gatehouse.site import INTERNET
 from tests.compliance import egress
+from tests.compliance.refusals import refusals
 
 RESTRICTIVE = pytest.mark.controls("ENISA-IoT-Baseline-2017:GP-TM-43", "ENISA-IoT-Baseline-2017:GP-TM-44")
 GUARDED = pytest.mark.controls("IEC-62443-3-3/4-2:SR 5.2")
@@ -211,18 +212,29 @@ def test_the_gateway_s_name_is_its_address_in_the_segment_of_who_asks(live, segm
 
 
 @pytest.mark.controls("CIS-Debian-12-v1.1.0:3.3.7")
-@pytest.mark.asks("bogons")
+@pytest.mark.asks("forged")
 @pytest.mark.check("segments.impossible-senders-from-internet")
 def test_what_comes_from_nowhere_is_dropped(live, evidence):
     """A datagram from the internet whose sender can't exist is dropped before anything else is looked at."""
     if INTERNET not in live.places:
         cannot_prove("no position on the internet side")
-    seen, risen = egress.bogons(live)
-    evidence(seen)
-    if seen.outcome != "sent":
-        cannot_prove(f"could not be sent: {seen}")
-    evidence({"from": "gateway", "sent": "nft list chain inet gatehouse spoofing", "got": f"{risen} more dropped"})
-    assert risen >= 1, "it was not dropped for its sender"
+    egress.is_dropped_for_its_sender(live, evidence, "bogons")
+
+
+@pytest.mark.inside
+@pytest.mark.controls("IEC-62443-3-3/4-2:FR6", "ENISA-IoT-Baseline-2017:GP-TM-55")
+@pytest.mark.asks("refusals")
+@pytest.mark.check("segments.refusals-from-{segment}")
+def test_who_is_refused_is_noted(live, segment, evidence):
+    """Who is refused, at the gateway, onwards or for a forged sender, is counted by its hardware address."""
+    live.place(segment)
+    for found in refusals(live)[segment]:
+        evidence(found.sent)
+        evidence(
+            {"from": "gateway", "sent": f"nft list set {found.what}", "got": f"{found.risen} more of {found.hardware}"}
+        )
+        assert not found.sent.reached, f"must not be reached: {found.sent}"
+        assert found.risen >= 1, f"not noted in {found.what}: {found.sent}"
 
 
 @RESTRICTIVE

@@ -76,6 +76,22 @@ def test_the_gateways_addresses_in_other_segments_answer_nobody_here(live, segme
                     assert seen.denied, f"must not be reached: {seen}"
 
 
+@pytest.mark.check("gateway.pings-from-{segment}")
+def test_a_ping_is_answered_at_the_address_in_the_segment_and_at_no_other(live, segment, evidence):
+    """A ping is answered at the gateway's addresses in the segment, and not at those in other segments."""
+    live.reach  # noqa: B018
+    for other, place in live.places.items():
+        for address in place.gateway:
+            if not live.place(segment).family(address):
+                continue
+            seen = live.seen(segment, expect.pinged(address))
+            evidence(seen)
+            if other == segment:
+                assert seen.reached, f"must be answered: {seen}"
+            else:
+                assert seen.denied, f"must not be answered: {seen}"
+
+
 @pytest.mark.controls("ETSI-EN-303-645-v3.1.3:5.5-1", "OWASP-ISVS-1.0+main-2026-06:4.2.1", "RFC-9325:3.2")
 @pytest.mark.check("gateway.closed-ports-from-{segment}")
 def test_ports_that_must_stay_closed_are_closed_from_every_segment(live, segment, evidence):

@@ -7,6 +7,7 @@ import pytest
 from gatehouse.proof import expect
 from gatehouse.proof.plugin import cannot_prove
 from gatehouse.site import INTERNET
+from tests.compliance import egress
 from tests.compliance.field import position as host_in
 
 SEPARATED = pytest.mark.controls(
@@ -63,11 +64,13 @@ def test_a_segment_reaches_of_another_what_it_may_and_nothing_else(live, segment
 
 
 @SEPARATED
+@pytest.mark.asks("forged")
 @pytest.mark.controls("CIS-Debian-12-v1.1.0:3.3.7")
 @pytest.mark.check("segments.forged-senders-from-{segment}")
 def test_a_segment_cannot_speak_with_the_addresses_of_another(live, segment, evidence):
-    """Packets with another segment's sender address are dropped."""
+    """Packets with another segment's sender address are dropped, and with one that is no segment's."""
     heard = live.reach
+    egress.is_dropped_for_its_sender(live, evidence, "inside" if segment == INTERNET else f"from_{segment}")
     label = live.datagrams
     tried = 0
     for who, pretended, towards in expect.spoofs(live.policy, live.places):

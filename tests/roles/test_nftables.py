@@ -12,7 +12,11 @@ from typing import Any
 
 import pytest
 
+from gatehouse.site import load
+from lab.sabotage.mutants import Mutant, mutants
+from lab.sabotage.rules import Ruleset
 from roles import rendering
+from roles.base.version import ROOT
 from roles.nftables import ruleset
 from roles.nftables.facts import DIGEST
 from roles.target import Target
@@ -140,3 +144,73 @@ def test_bogons_are_fewer_behind_another_router(made: Callable[[int], Target]) -
         assert "10.0.0.0/8" not in found[4] and "fc00::/7" not in found[6] and "127.0.0.0/8" in found[4]
     own = network.model_copy(update={"ipv4": IPv4Interface("198.51.100.2/24")})
     assert "203.0.113.0/24" in ruleset.bogons(own)[4] and "198.51.100.0/24" not in ruleset.bogons(own)[4]
+
+
+def many_segments() -> dict[str, dict[str, Any]]:
+    """Ten beside those that every site has, each with something of its own."""
+    more: dict[str, dict[str, Any]] = {f"plant{n}": {"vlan": 100 + n, "limits": {}, "reaches": []} for n in range(10)}
+    more["plant1"]["reaches"] = ["internet", "plant2"]
+    more["plant3"] |= {"own_resolver": True, "isolated": True}
+    return more
+
+
+@pytest.fixture(params=["the lab's", "one with many segments"])
+def loaded(request: pytest.FixtureRequest, made: Callable[[int], Target], gateway_of: Callable[..., Target],
+           within: Callable[..., str], tmp_path: Path) -> Ruleset:  # fmt: skip
+    """The ruleset of a site, as the kernel lists it."""
+    if request.param == "the lab's":
+        target = Target(load("lab", ROOT), "gateway", lambda: pytest.fail("a ruleset needs no keys"))
+    else:
+        few = made(10)
+        gateway = few.gateway.model_dump()
+        more = many_segments()
+        for number, name in enumerate(more):
+            gateway["networks"][name] = {
+                "interface": f"lan{number}",
+                "ipv4": f"10.12.{number}.1/24",
+                "ipv6": f"fd10:12:{number}::1/64",
+            }
+        segments = {name: segment.model_dump() for name, segment in few.site.segments.items()}
+        target = gateway_of(
+            segments={**segments, **more}, gateways={"gw": gateway}, destinations=LISTS, devices=devices(10), psk=True
+        )
+    file = tmp_path / "firewall.nft"
+    file.write_text(text_for(target))
+    return Ruleset.read(within(f"nft -f {file}; nft -j list table inet gatehouse"))
+
+
+def test_a_rule_is_said_as_nft_takes_it_and_lists_it(
+    loaded: Ruleset, within: Callable[..., str], tmp_path: Path
+) -> None:
+    at, file = "inet gatehouse", tmp_path / "again.nft"
+    again = (
+        f"insert rule {at} {r.chain} handle {r.handle} {r.text}; delete rule {at} {r.chain} handle {r.handle}"
+        for r in loaded.rules
+    )
+    file.write_text("\n".join(again) + "\n")
+    listing = f"nft -s list table {at}"
+    assert (
+        within(f"{listing} >before; nft -f {file}; {listing} | diff before -".replace("before", f"{tmp_path}/before"))
+        == ""
+    )
+
+
+def test_every_rule_has_its_mutants_and_nft_takes_each(
+    loaded: Ruleset, within: Callable[..., str], tmp_path: Path
+) -> None:
+    found = mutants(loaded)
+    assert [m.rule for m in found if m.name.endswith("/ removed")] == loaded.rules
+    for rule in loaded.rules:
+        widened = [m for m in found if m.rule == rule and not m.name.endswith("/ removed")]
+        matches = [each for each in rule.expr if "match" in each]
+        assert len(widened) >= len(matches) if loaded.lets_through(rule) else not widened, rule.label
+    turns: dict[str, list[Mutant]] = {}
+    for mutant in found:
+        turns.setdefault(mutant.touches, []).append(mutant)
+    # Those that change the same can't be in one transaction.
+    for turn in range(max(map(len, turns.values()))):
+        file = tmp_path / f"{turn}.nft"
+        file.write_text(
+            "\n".join(m.command(loaded) for several in turns.values() for m in several[turn : turn + 1]) + "\n"
+        )
+        assert within(f"nft -c -f {file}") == ""

@@ -87,6 +87,41 @@ def dns_answer(listener, message, sender):
     listener.sendto(message[:2] + b"\x81\x80" + struct.pack(">HHHH", 1, 1, 0, 0) + name_and_type + answer, sender)
 
 
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+def test_a_ping_is_answered_to_who_may_send_one(address):
+    wanted = "answered" if os.geteuid() == 0 else "prohibited"
+    assert perform({"kind": "ping", "address": address})["outcome"] == wanted
+
+
+class Echoes:
+    """A raw socket on which somebody else's pings are answered."""
+
+    def __init__(self, *_):
+        self._answers = [bytes([129, 0, 0, 0]) + b"theirs, not mine"]
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def connect(self, _): ...
+
+    def send(self, _): ...
+
+    def settimeout(self, _): ...
+
+    def recv(self, _):
+        if not self._answers:
+            raise TimeoutError
+        return self._answers.pop()
+
+
+def test_the_answer_to_somebody_elses_ping_is_none(monkeypatch):
+    monkeypatch.setattr(reach.socket, "socket", Echoes)
+    assert reach.ping({"address": "::1", "timeout": 0.2})["outcome"] == "silent"
+
+
 def test_a_resolvers_answer_is_read():
     with serving(dns_answer, socket.SOCK_DGRAM) as port:
         result = reach.dns(at(port, name="gateway.home.arpa"))

@@ -37,6 +37,7 @@ KINDS: dict[str, Callable[[Probe], Result]] = {
     "dns": reach.dns,
     "ntp": reach.ntp,
     "dhcp": reach.dhcp,
+    "ping": reach.ping,
     "spoof": reach.spoof,
     "tls": tls.tls,
     "tls-capable": tls.capable,

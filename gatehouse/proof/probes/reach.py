@@ -1,4 +1,4 @@
-"""Probes that ask whether something answers: TCP, UDP, DNS, NTP, DHCP. Outcomes, the same words for all of them:
+"""Probes that ask whether something answers: TCP, UDP, DNS, NTP, DHCP, pings. Outcomes, the same words for all of them:
 
 open, answered      it was reached, and said so
 refused             it was reached, nothing listens there (RST, or ICMP port unreachable)
@@ -241,6 +241,34 @@ def _options(answer: bytes) -> Result:
             found[key] = [socket.inet_ntoa(data[i : i + 4]) for i in range(0, len(data) - 3, 4)]
         at += 2 + length
     return found
+
+
+def ping(probe: Probe) -> Result:
+    """Asks `address` for an echo (RFC 792, RFC 4443 §4.1), once more at half time."""
+    timeout = probe.get("timeout", DEFAULT_TIMEOUT)
+    six = ":" in probe["address"]
+    protocol, request, reply = (socket.IPPROTO_ICMPV6, 128, 129) if six else (socket.IPPROTO_ICMP, 8, 0)
+    told = secrets.token_bytes(12)  # identifier, number and data: nobody else's
+    total = 0 if six else checksum(bytes([request, 0, 0, 0]) + told)  # the kernel fills in ICMPv6's
+    message = struct.pack(">BBH", request, 0, total) + told
+    try:
+        with socket.socket(family_of(probe["address"]), socket.SOCK_RAW, protocol) as wire:
+            wire.connect((probe["address"], 0))
+            for _ in range(2):
+                wire.send(message)
+                end = time.monotonic() + timeout / 2
+                while (left := end - time.monotonic()) > 0:
+                    wire.settimeout(left)
+                    try:
+                        answer = wire.recv(1024)
+                    except TimeoutError:
+                        break
+                    said = answer if six else answer[4 * (answer[0] & 15) :]
+                    if said[:1] == bytes([reply]) and said[4:16] == told:
+                        return {"outcome": "answered"}
+    except OSError as error:
+        return outcome_of(error)
+    return {"outcome": "silent"}
 
 
 def spoof(probe: Probe) -> Result:
