@@ -75,9 +75,12 @@ class Lines:
     def hear(self, seconds: float) -> dict[str, Any]:
         """The next line. Raises `SabotageError` where none comes."""
         end, line = time.monotonic() + seconds, b""
+        # select() takes no descriptor above 1,023, and who runs many tests may have more.
+        source = select.poll()
+        source.register(self._source, select.POLLIN)
         while not line.endswith(b"\n"):
             left = end - time.monotonic()
-            if left <= 0 or not select.select([self._source], [], [], left)[0]:
+            if left <= 0 or not source.poll(left * 1000):
                 raise SabotageError(f"{self._what} gave no answer in {seconds:.0f} s")
             part = os.read(self._source.fileno(), 1 << 20)
             if not part:
@@ -104,7 +107,7 @@ class Console:
             start_new_session=True,
         )  # fmt: skip
         assert self._process.stdin and self._process.stdout  # noqa: S101  they were opened as pipes
-        self._stdin = self._process.stdin
+        self._stdin, self._stdout = self._process.stdin, self._process.stdout
         self._lines = Lines(f"{gateway}'s console", self._process.stdout, self._process.stdin)
         self._gateway = gateway
 
@@ -142,6 +145,8 @@ class Console:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stdin.close()
+        # An answer that nobody hears any more must not keep it from restoring the ruleset.
+        self._stdout.close()
         self._process.wait(CONSOLE_SECONDS)
 
 

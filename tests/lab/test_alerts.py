@@ -126,6 +126,12 @@ def subjects(gateway: Gateway) -> set[tuple[str, str]]:
     return {each[1:] for each in heard(gateway)}
 
 
+def rejected(gateway: Gateway) -> int:
+    """The messages of the babbling device that the intake has rejected since it started."""
+    line = f'gatehouse_intake_rejected_total{{device="{PROBE}"}} '
+    return int(gateway(f"grep -F {shlex.quote(line)} {METRICS} || echo 0").split()[-1])
+
+
 def judge(gateway: Gateway) -> None:
     """Reads the gateway's numbers and judges them, now."""
     gateway(f"systemctl start gatehouse-collector.service; systemctl start {files.UNIT}")
@@ -134,6 +140,7 @@ def judge(gateway: Gateway) -> None:
 def test_what_is_caused_is_heard_once_is_listed_and_its_end_is_heard(listening: Gateway, place: dict[str, Any]) -> None:
     listening.is_hardened = False
     judge(listening)
+    before = rejected(listening)
     done = lab.run(listening.name, listening.host, ["python3", "-I", "-c", BABBLE], stdin=json.dumps(place).encode())
     assert (done.returncode, done.stdout.strip()) == (0, "12"), done.stderr
     listening(f"python3 -I -c {shlex.quote(KNOCK)} {place['address']} {place['port']}")
@@ -145,14 +152,14 @@ def test_what_is_caused_is_heard_once_is_listed_and_its_end_is_heard(listening: 
         ("restart", INTAKE),
     }
     try:
-        listening.until(f"grep -q '^gatehouse_intake_rejected_total' {METRICS}", 20)
+        wait(lambda: rejected(listening) == before + 12, "all are counted", 20, lambda: str(rejected(listening)))
         judge(listening)
         # What it had counted it takes along.
         restarts = int(listening(f"systemctl show -P NRestarts {INTAKE}"))
         listening(f"systemctl kill --signal=KILL {INTAKE}")
         listening.until(f"[ $(systemctl show -P NRestarts {INTAKE}) -gt {restarts} ]", 20)
         judge(listening)
-        wait(lambda: caused <= subjects(listening), "all is heard", 20, lambda: str(heard(listening)))
+        wait(lambda: caused <= subjects(listening), "all is heard", 30, lambda: str(heard(listening)))
         raised = [each for each in heard(listening) if each[0] == "raised" and each[1:] in caused]
         assert sorted(raised) == sorted(("raised", *each) for each in caused), "each once"
         listed = listening.checkout.invoke("alerts", "--json")
