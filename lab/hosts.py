@@ -55,7 +55,18 @@ def run(
     Raises LabError if there is no such host, TimeoutError after `timeout` seconds (the program is killed then).
     A program that fails is no error: look at `returncode` (126 or 127: there is no such program).
     """
-    client = engine.connect(start=False)
+    with contextlib.closing(engine.connect(start=False)) as client:
+        return _run(client, name, host, argv, stdin, timeout)
+
+
+def _run(
+    client: docker.DockerClient,
+    name: str,
+    host: str,
+    argv: list[str] | tuple[str, ...],
+    stdin: str | bytes | None,
+    timeout: float | None,
+) -> Completed:
     container = find(client, name, host)
     api = client.api
     try:
@@ -85,6 +96,7 @@ def run(
         raise TimeoutError(f"lab {name}: {host}: {' '.join(argv)}: no end after {timeout} s") from None
     finally:
         stream.close()
+        raw.close()  # otherwise the connection lasts until Python tidies up
     code = api.exec_inspect(execution)["ExitCode"]
     return Completed(said[1].decode(errors="replace"), said[2].decode(errors="replace"), code)
 
