@@ -92,8 +92,9 @@ def run(settings: dict[str, Any], now: float, awake: float) -> list[str]:
     # Before anything is told: who is killed meanwhile tells it again, and never not at all.
     books.write(folder / "state.json", book)
     for kind, given in settings["ways"].items():
-        trouble += _deliver(book.ways[kind], kind, given, now)
-        books.write(folder / "state.json", book)
+        if book.ways[kind].waiting:
+            trouble += _deliver(book.ways[kind], kind, given, now)
+            books.write(folder / "state.json", book)
     books.replace(folder / "status.json", book.status(now), 0o644)
     return trouble
 
@@ -128,8 +129,6 @@ def _deliver(state: books.Way, kind: str, given: dict[str, Any], now: float) -> 
 
     What a slow way has no time for waits for the next run.
     """
-    if not state.waiting:
-        return []
     until = time.monotonic() + BUDGET
     try:
         with closing(way(kind, given).send([books.body(each) for each in state.waiting])) as taken:
