@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lab import state
 from lab.sabotage.bench import SabotageError
 from lab.sabotage.model import matching
 from lab.sabotage.mutation import Mutation, Outcome
@@ -184,7 +184,5 @@ def write(report: Report, folder: Path) -> Path:
     """Writes mutants.json into the site's reports; returns its path."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     path = folder / "mutants.json"
-    beside = path.with_name(".mutants.json.new")
-    beside.write_text(json.dumps(as_dict(report), indent=1) + "\n")
-    os.replace(beside, path)
+    state.write(path, (json.dumps(as_dict(report), indent=1) + "\n").encode(), 0o644)
     return path

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lab import state
 from lab.sabotage.catalogue import OUT_OF_REACH, SABOTAGES
 from lab.sabotage.judge import Checks, Outcome, changed
 from lab.sabotage.model import expanded
@@ -147,7 +147,5 @@ def write(report: Report, folder: Path) -> Path:
     """Writes sabotage.json into the site's reports; returns its path."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     path = folder / "sabotage.json"
-    beside = path.with_name(".sabotage.json.new")
-    beside.write_text(json.dumps(as_dict(report), indent=1) + "\n")
-    os.replace(beside, path)
+    state.write(path, (json.dumps(as_dict(report), indent=1) + "\n").encode(), 0o644)
     return path
