@@ -175,8 +175,9 @@ def _try(scratch: Path, settings: Settings, allow_older: bool) -> None:
 
     It knows one user more, of a name without rights, whose password and key live as long as this trial.
     """
-    secured = {("127.0.0.1", _free_port()): kind for kind in listeners(settings).values()}
-    plain, trial = ("127.0.0.1", _free_port()), os.urandom(16).hex()
+    kinds = list(listeners(settings).values())
+    *places, plain = [("127.0.0.1", port) for port in _free_ports(len(kinds) + 1)]
+    secured, trial = dict(zip(places, kinds, strict=True)), os.urandom(16).hex()
     ports = iter(secured)
     lines = []
     for name, value in settings:
@@ -230,10 +231,13 @@ def _try(scratch: Path, settings: Settings, allow_older: bool) -> None:
         broker.wait()
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def _free_ports(number: int) -> list[int]:
+    """All of them are held at once: one that is let go may be given again."""
+    with contextlib.ExitStack() as held:
+        probes = [held.enter_context(socket.socket()) for _ in range(number)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [int(probe.getsockname()[1]) for probe in probes]
 
 
 def _wait_for(place: tuple[str, int], broker: subprocess.Popen[bytes], said: Path) -> None:
