@@ -17,7 +17,18 @@ from deploy.inventory import ROOT
 from gatehouse.site import Site, load
 from lab import default_name
 
-COPIED = ("config.py", "deploy", "deploy.py", "gatehouse", "inventories", "lab", "roles", "tasks.py", "templates")
+COPIED = (
+    "commands",
+    "config.py",
+    "deploy",
+    "deploy.py",
+    "gatehouse",
+    "inventories",
+    "lab",
+    "roles",
+    "tasks.py",
+    "templates",
+)
 SITE_FILE = "inventories/group_data/lab.py"
 ROLE_FILE = "roles/chrony/deploy.py"
 

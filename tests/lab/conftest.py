@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 import lab
-import tasks
+from commands import labs
 from deploy import enrolment, tools
 from deploy.environments import EnvironmentRefused, environment
 from deploy.inventory import ROOT
@@ -115,10 +115,10 @@ def lab_gateway(here: Checkout) -> Iterator[Gateway]:
     tools.ensure(print)
     name = lab.default_name()
     was_there = bool(lab.status(name)) if Path("/var/run/docker.sock").exists() else False
-    tasks.build_lab(here.site)
+    labs.build(here.site)
     yield Gateway(here, name)
     if was_there:
-        tasks.build_lab(here.site)
+        labs.build(here.site)
     else:
         lab.down(name)
 

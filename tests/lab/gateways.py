@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import lab
-import tasks
+from commands import labs
 from lab import containers, engine
 from tests.checkout import Checkout
 
@@ -57,7 +57,7 @@ class Gateway:
         if self.is_broken:
             self.renew()
         if not self.is_hardened:
-            tasks.build_lab(self.checkout.site)
+            labs.build(self.checkout.site)
             self.converge()
 
     def converge(self) -> None:
@@ -79,7 +79,7 @@ class Gateway:
         """Replace it by a fresh machine."""
         self.is_hardened = self.is_broken = False
         containers.remove(containers.of_lab(engine.connect(), self.name)[self.host])
-        tasks.build_lab(self.checkout.site)
+        labs.build(self.checkout.site)
 
     def cut_power(self) -> None:
         """Let it lose power, now. `restore_power` is the other half."""
@@ -87,7 +87,7 @@ class Gateway:
 
     def restore_power(self) -> None:
         """Let it start again; returns when SSH answers."""
-        tasks.build_lab(self.checkout.site)
+        labs.build(self.checkout.site)
 
     def until(self, command: str, seconds: float = 60) -> None:
         """Wait until a shell command succeeds."""

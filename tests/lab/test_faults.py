@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-import tasks
+from commands import labs
 from gatehouse.identity import new_identity
 from lab.state import State
 from tests.checkout import ROLE_FILE, SITE_FILE, Checkout, Run
@@ -85,7 +85,7 @@ def test_a_changed_host_key_is_refused_until_it_is_pinned(gateway: Gateway, here
     key = "/etc/ssh/ssh_host_ed25519_key"
     gateway(f"rm {key} {key}.pub; ssh-keygen -q -t ed25519 -N '' -C '' -f {key}; systemctl restart ssh")
     is_refused(here, "[gateway]", "SSH host key error", "remove its line from", "known_hosts", "lab.up")
-    tasks.build_lab(here.site)
+    labs.build(here.site)
     gateway.stays_converged()
 
 
@@ -104,7 +104,7 @@ def test_an_administrator_who_may_not_use_sudo_is_refused(gateway: Gateway, here
 @pytest.fixture
 def hardened(gateway: Gateway, here: Checkout) -> Gateway:
     """The gateway after `invoke harden`, which gives the lab's own devices an identity before it asks the gateway."""
-    tasks.enrol_lab(here.site)
+    labs.enrol(here.site)
     gateway.converge()
     return gateway
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import lab
-import tasks
+from commands import labs
 from lab import containers, engine
 from tests.checkout import Checkout, in_its_lab
 from tests.lab.gateways import Gateway, wait
@@ -38,7 +38,7 @@ def spare(own_lab: Callable[[str, int], Checkout]) -> Checkout:
 
 def test_down_leaves_nothing_and_a_second_down_is_no_error(spare: Checkout) -> None:
     with in_its_lab(spare):
-        tasks.build_lab(spare.site)
+        labs.build(spare.site)
         assert len(containers.of_lab(engine.connect(), spare.lab)) == len(lab.status(spare.lab)) >= 7
         groups = [str(c.id) for c in containers.of_lab(engine.connect(), spare.lab).values()]
         assert traces(spare.lab)
@@ -57,7 +57,7 @@ def test_up_repairs_what_a_killed_up_left(spare: Checkout) -> None:
         killed.wait()
         assert traces(spare.lab)
 
-        tasks.build_lab(spare.site)
+        labs.build(spare.site)
         gateway = Gateway(spare, spare.lab)
         assert gateway.elsewhere("station", "ping -c1 -W2 10.20.20.1 >/dev/null && echo reached") == "reached\n"
         assert {row.status for row in lab.status(spare.lab)} == {"running"}
@@ -65,16 +65,16 @@ def test_up_repairs_what_a_killed_up_left(spare: Checkout) -> None:
 
 def test_up_repairs_a_host_that_is_gone_or_has_lost_its_cables(spare: Checkout) -> None:
     with in_its_lab(spare):
-        tasks.build_lab(spare.site)
+        labs.build(spare.site)
         there = containers.of_lab(engine.connect(), spare.lab)
         containers.remove(there["device"])
         there["station"].restart(timeout=1)
         there["gateway"].kill("SIGKILL")
-        tasks.build_lab(spare.site)
+        labs.build(spare.site)
         gateway = Gateway(spare, spare.lab)
         for host in ("station", "internet"):
             assert gateway.elsewhere(host, "ip -o -4 addr show scope global | grep -c .").strip() >= "1"
         assert gateway.elsewhere("station", "ping -c1 -W2 10.20.20.1 >/dev/null && echo reached") == "reached\n"
         fresh = {host: c.id for host, c in containers.of_lab(engine.connect(), spare.lab).items()}
-        tasks.build_lab(spare.site)
+        labs.build(spare.site)
         assert {host: c.id for host, c in containers.of_lab(engine.connect(), spare.lab).items()} == fresh

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 import lab
-import tasks
+from commands import labs
 from tests.checkout import SITE_FILE, Checkout, in_its_lab
 from tests.lab.gateways import Gateway
 
@@ -41,7 +41,7 @@ def test_two_gateways_converge_in_one_run_and_one_that_fails_does_not_stop_the_o
     with in_its_lab(pair):
         site = pair.site
         assert list(site.gateways) == ["gateway", "gateway-2"]
-        tasks.build_lab(site)
+        labs.build(site)
         both = [Gateway(pair, pair.lab, name) for name in site.gateways]
 
         done = pair.deploy()

@@ -28,7 +28,8 @@ class Machine:
     @classmethod
     def new(cls, where: Path) -> Machine:
         checkout, home = where / "checkout", where / "home"
-        files = ["deploy", "gatehouse", "roles", "templates", "lab", "inventories/group_data/all.py", "tasks.py"]
+        files = ["commands", "deploy", "gatehouse", "roles", "templates", "lab"]
+        files += ["inventories/group_data/all.py", "tasks.py"]
         for name in (name for name in files if (ROOT / name).exists()):
             target = checkout / name
             target.parent.mkdir(parents=True, exist_ok=True)

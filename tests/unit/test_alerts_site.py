@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-import tasks
+from commands import alerts, common
 from deploy import mailpassword, movers, raised
 from deploy.gateways import Gateways
 from deploy.remote import RemoteError
@@ -243,9 +243,9 @@ def answering(monkeypatch: pytest.MonkeyPatch, answer: str | RemoteError) -> Non
 def test_the_command_lists_and_ends_well(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     from invoke import Context
 
-    monkeypatch.setattr(tasks, "_site", lambda _: site({}))
+    monkeypatch.setattr(common, "site", lambda _: site({}))
     answering(monkeypatch, f"{json.dumps(STATUS)}\n{json.dumps(BOOK)}\n1030\n")
-    tasks.alerts_show(Context(), site="home", json=True)
+    alerts.show(Context(), site="home", json=True)
     out, err = capsys.readouterr()
     assert json.loads(out)[0] == {
         "gateway": "gw", "alert": "unit", "about": "ssh.service", "since": "1970-01-01T00:15:40+00:00",
@@ -267,7 +267,7 @@ def test_a_gateway_that_says_nothing_of_use_is_told_in_a_line(
 def test_a_site_without_alerts_is_told_how_to_have_them(monkeypatch: pytest.MonkeyPatch) -> None:
     from invoke import Context
 
-    monkeypatch.setattr(tasks, "_site", lambda _: site())
+    monkeypatch.setattr(common, "site", lambda _: site())
     with pytest.raises(SystemExit) as ended:
-        tasks.alerts_show(Context(), site="home")
+        alerts.show(Context(), site="home")
     assert str(ended.value.code) == "home: has no alerts (say alerts={} in the site, then harden)"

@@ -16,7 +16,7 @@ import pytest
 from invoke import Context
 from pyinfra.context import ctx_host, ctx_state
 
-import tasks
+from commands import common, proof
 from deploy import drift, vaults
 from deploy.inventory import ROOT
 from deploy.remote import RemoteError
@@ -316,10 +316,10 @@ def test_on_a_blank_machine_everything_differs_and_the_vault_stays_as_it_is(
 ) -> None:
     gateway = Deaf()
     monkeypatch.setattr(drift, "connected", connected_to(gateway))
-    monkeypatch.setattr(tasks, "_site", lambda _: lab_site)
+    monkeypatch.setattr(common, "site", lambda _: lab_site)
     before = (tmp_path / "vault.age").read_bytes()
     with pytest.raises(SystemExit) as ended:
-        tasks.drift(Context())
+        proof.drift(Context())
     assert ended.value.code == 2
     said = capsys.readouterr().out
     for expected in (
@@ -349,9 +349,9 @@ def test_a_gateway_that_can_not_be_compared_is_an_error(
             return [answer if "unshare" in command else self.marks(command) for command in commands]
 
     monkeypatch.setattr(drift, "connected", connected_to(Odd()))
-    monkeypatch.setattr(tasks, "_site", lambda _: lab_site)
+    monkeypatch.setattr(common, "site", lambda _: lab_site)
     with pytest.raises(SystemExit, match=rf"gateway: .*{says}"):
-        tasks.drift(Context())
+        proof.drift(Context())
     assert capsys.readouterr().out == ""
 
 

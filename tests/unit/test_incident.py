@@ -21,6 +21,7 @@ from invoke import Context
 from invoke.parser import Parser
 
 import tasks
+from commands import common, incident
 from deploy import devices, drift, incidents, vaults
 from deploy.inventory import ROOT
 from deploy.remote import RemoteError
@@ -176,7 +177,7 @@ def field_of_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Field:
     def site() -> Site:
         return a_site(devices=tuple(house.devices().values()))
 
-    monkeypatch.setattr(tasks, "_site", lambda _: site())
+    monkeypatch.setattr(common, "site", lambda _: site())
     return Field(house, gateway, site)
 
 
@@ -187,7 +188,7 @@ def written(field: Field) -> list[Path]:
 def test_the_device_is_cut_off_between_what_is_gone_soon_and_what_stays(
     field_of_one: Field, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    tasks.incident_start(Context(), device="one", site="home")
+    incident.start(Context(), device="one", site="home")
     assert field_of_one.house.devices()["one"].status == "quarantined"
     first, *between, last = field_of_one.gateway.asked
     assert "ss -H" in first and "journalctl" not in first
@@ -274,14 +275,14 @@ def test_an_archive_is_opened_into_a_new_folder_and_compared(
     path = incidents.start(field_of_one.site(), "one", lambda _: None)
     to = field_of_one.house.root / "opened"
     with pytest.raises(SystemExit) as ended:
-        tasks.incident_open(Context(), str(path), str(to), site="home")
+        incident.open_evidence(Context(), str(path), str(to), site="home")
     assert ended.value.code == 0
     assert "Client one disconnected" in (to / "timeline.txt").read_text()
     assert (to / "timeline.txt").stat().st_mode & 0o777 == 0o600
     with pytest.raises(SystemExit, match="name a folder that is not there yet"):
-        tasks.incident_open(Context(), str(path), str(to), site="home")
+        incident.open_evidence(Context(), str(path), str(to), site="home")
     with pytest.raises(SystemExit, match="can't be read"):
-        tasks.incident_open(Context(), str(to / "none.age"), str(to / "more"), site="home")
+        incident.open_evidence(Context(), str(to / "none.age"), str(to / "more"), site="home")
     forged = pack(
         Backup(
             "x",
@@ -295,4 +296,4 @@ def test_an_archive_is_opened_into_a_new_folder_and_compared(
     )
     path.write_bytes(forged)
     with pytest.raises(SystemExit, match=r"journal\.txt: is not what the manifest says"):
-        tasks.incident_open(Context(), str(path), str(to) + "-2", site="home")
+        incident.open_evidence(Context(), str(path), str(to) + "-2", site="home")

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from invoke import Context
 
-import tasks
+from commands import common, message
 from gatehouse.messages import sign
 from tests.unit.enrolling import a_site
 
@@ -29,7 +29,7 @@ class Refusal(Exception):
 def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]) -> Any:
     """Both commands, with a key in a file and their input on standard input."""
     (tmp_path / "hmac.key").write_text(KEY.hex() + "\n")
-    monkeypatch.setattr(tasks, "_site", lambda _: a_site())
+    monkeypatch.setattr(common, "site", lambda _: a_site())
 
     def run(task: Any, given: bytes, **options: Any) -> bytes:
         monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(given)))
@@ -45,8 +45,8 @@ def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfdbinary: pytes
         return capfdbinary.readouterr().out
 
     return SimpleNamespace(
-        sign=lambda given=CONTENT, **options: run(tasks.message_sign, given, **options),
-        verify=lambda given, **options: run(tasks.message_verify, given, **options),
+        sign=lambda given=CONTENT, **options: run(message.sign, given, **options),
+        verify=lambda given, **options: run(message.verify, given, **options),
     )
 
 
@@ -70,9 +70,9 @@ def test_a_message_that_the_intake_would_refuse_is_refused_with_the_reason(comma
         ("too-old", sign(KEY, TOPIC, CONTENT, number=1, sequence=1, time_ms=now - 86_400_000), {}),
         ("from-the-future", sign(KEY, TOPIC, CONTENT, number=1, sequence=1, time_ms=now + 86_400_000), {}),
     ]
-    for reason, message, options in bad:
+    for reason, given, options in bad:
         with pytest.raises(Refusal, match=reason):
-            commands.verify(message, **options)
+            commands.verify(given, **options)
     assert commands.verify(good)
 
 

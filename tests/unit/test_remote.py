@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from invoke import Context
 
-import tasks
+from commands import network
 from deploy import vaults, wireguard
 from gatehouse.errors import GatehouseError
 from gatehouse.identity import Pki, SecretStore
@@ -239,7 +239,7 @@ def test_whom_nobody_knows_can_not_be_removed(house: Callable[..., Site]) -> Non
 def test_a_qr_code_is_for_a_terminal_and_for_keys_that_the_kit_makes() -> None:
     for given, said in (({}, "on a terminal only"), ({"out": "x"}, "leave --public-key and --out away")):
         with pytest.raises(SystemExit, match=said):
-            tasks.wireguard_peer(Context(), "phone", qr=True, **given)
+            network.wireguard_peer(Context(), "phone", qr=True, **given)
 
 
 # Through the tunnel

@@ -12,7 +12,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from invoke import Context
 
-import tasks
+from commands import common, proof, report
 from deploy import inventory, reportseals, vaults
 from gatehouse.errors import GatehouseError
 from gatehouse.proof import results, seal
@@ -225,25 +225,25 @@ def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> House:
     made = a_house(tmp_path)
     monkeypatch.setattr(vaults, "open_vault", lambda _: made.vault())
     monkeypatch.setattr(inventory, "ROOT", tmp_path)
-    monkeypatch.setattr(tasks, "_site", lambda _: made.site)
+    monkeypatch.setattr(common, "site", lambda _: made.site)
     return made
 
 
 def ended(**options: str) -> int:
     with pytest.raises(SystemExit) as exit_:
-        tasks.report_verify(Context(), site="home", **options)
+        report.verify(Context(), site="home", **options)
     return 1 if isinstance(exit_.value.code, str) else int(exit_.value.code or 0)
 
 
 def test_the_commands_sign_and_verify_and_say_what_was_changed(house: House, capsys) -> None:
     folder = a_run(house.root / "reports", 0)
-    tasks.report_sign(Context(), site="home")
+    report.sign(Context(), site="home")
     said = capsys.readouterr().out
     head = said.rsplit(maxsplit=1)[-1]
     assert folder.name in said and len(head) == 64
-    tasks.report_sign(Context(), site="home")
+    report.sign(Context(), site="home")
     assert "nothing to sign" in capsys.readouterr().out
-    tasks.report_key(Context(), site="home")
+    report.key(Context(), site="home")
     public = house.root / "report.pem"
     public.write_text(capsys.readouterr().out)
     assert "PRIVATE" not in public.read_text()
@@ -260,8 +260,8 @@ def test_the_commands_sign_and_verify_and_say_what_was_changed(house: House, cap
 
 def test_where_nothing_is_there_to_sign_or_verify_it_is_said_and_no_key_is_made(house: House) -> None:
     with pytest.raises(SystemExit, match="no reports"):
-        tasks.report_sign(Context(), site="home")
-    for command in (tasks.report_verify, tasks.report_key):
+        report.sign(Context(), site="home")
+    for command in (report.verify, report.key):
         with pytest.raises(SystemExit, match="none was signed yet"):
             command(Context(), site="home")
     assert reportseals.KEY not in house.vault()
@@ -276,8 +276,8 @@ def verified(house: House, monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]
         a_run(house.root / "reports", next(numbers))
         return 1
 
-    monkeypatch.setattr(tasks, "_pytest", suite)
-    return lambda: tasks._verify(house.site)
+    monkeypatch.setattr(common, "pytest", suite)
+    return lambda: proof.prove(house.site)
 
 
 def test_a_run_is_signed_when_it_ends_where_the_site_has_a_key_and_keeps_its_status(house: House, verified) -> None:
@@ -320,7 +320,7 @@ def test_a_new_lab_begins_a_new_chain_and_keeps_the_former_one(
 )
 def test_a_key_that_is_none_is_refused_in_one_line(house: House, content: bytes | None) -> None:
     a_run(house.root / "reports", 0)
-    tasks.report_sign(Context(), site="home")
+    report.sign(Context(), site="home")
     path = house.root / "key.pem"
     if content is not None:
         path.write_bytes(content)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-import tasks
+from commands import common, credentials
 from deploy import gateways as connecting
 from deploy import rotating, vaults
 from deploy.remote import RemoteError
@@ -116,11 +116,11 @@ def test_the_command_ends_with_one_line_and_a_status(
 ) -> None:
     from invoke import Context
 
-    monkeypatch.setattr(tasks, "_site", lambda _: house.site)
+    monkeypatch.setattr(common, "site", lambda _: house.site)
     with pytest.raises(SystemExit) as ended:
-        tasks.rotate(Context(), only=["nobody"], site="home")
+        credentials.rotate(Context(), only=["nobody"], site="home")
     assert str(ended.value.code).startswith("home: nothing called 'nobody'")
     with pytest.raises(SystemExit) as ended:
-        tasks.rotate(Context(), only=["influxdb.intake"], site="home")
+        credentials.rotate(Context(), only=["influxdb.intake"], site="home")
     assert str(ended.value.code) == "influxdb.intake: gw1: no SSH to 192.0.2.1 port 22: no route to host"
     assert "secret" not in capsys.readouterr().out

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from invoke import Context
 
-import tasks
+from commands import common, labs, proof, sites
 from deploy import newsite, reportseals, run, trust
 from gatehouse.errors import GatehouseError
 from gatehouse.identity import Vault
@@ -402,18 +402,18 @@ def remote(checkout: Checkout, key: Path, monkeypatch: pytest.MonkeyPatch) -> li
     init(checkout, key)
     done: list[str] = []
     planned = run.Plan({"gateway": ("Time | Configure chrony", "SSH | Configure SSH")})
-    monkeypatch.setattr(tasks, "_site", lambda name: load(name, checkout.root))
+    monkeypatch.setattr(common, "site", lambda name: load(name, checkout.root))
     monkeypatch.setattr(run, "plan", lambda where: planned)
     monkeypatch.setattr(run, "apply", lambda where: done.append(f"applied {where.name}"))
-    monkeypatch.setattr(tasks, "_verify", lambda where, as_json=False: done.append(f"verified {where.name}") or 0)
-    monkeypatch.setattr(tasks, "build_lab", lambda where: done.append("built a lab"))
+    monkeypatch.setattr(proof, "prove", lambda where, as_json=False: done.append(f"verified {where.name}") or 0)
+    monkeypatch.setattr(labs, "build", lambda where: done.append("built a lab"))
     monkeypatch.setattr(reportseals, "prepare", lambda where: None)
     return done
 
 
 def hardened(site: str, **options: bool) -> int | str | None:
     with pytest.raises(SystemExit) as ended:
-        tasks.harden(Context(), site=site, **options)
+        sites.harden(Context(), site=site, **options)
     return ended.value.code
 
 
@@ -461,6 +461,6 @@ def test_the_fingerprint_is_the_one_that_openssh_shows(
 @pytest.mark.parametrize("task", ["harden", "init", "data.backup", "mud.import"])
 def test_help_after_a_task_explains_it_also_where_it_wants_a_name_or_a_file(task: str) -> None:
     for option in ("--help", "-h"):
-        done = Checkout(tasks.ROOT).invoke(task, option)
+        done = Checkout(common.ROOT).invoke(task, option)
         assert done.status == 0, done.text
         assert f" {task} [--options]" in done.out and "Docstring:" in done.out

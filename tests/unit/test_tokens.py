@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from invoke import Context
 
-import tasks
+from commands import common, credentials
 from deploy import tokens, vaults
 from deploy.data import DataError
 from gatehouse.api.tokens import Claims, TokenRefused, of_request
@@ -29,8 +29,8 @@ def shown(house: House, authorization: str | None, gateway: str = "gw1") -> Clai
 
 
 def test_the_command_prints_the_token_alone_and_the_api_of_that_gateway_takes_it(house, monkeypatch, capsys) -> None:
-    monkeypatch.setattr(tasks, "_site", lambda _: house.site)
-    tasks.token_issue(Context(), subject="anna", hours="2")
+    monkeypatch.setattr(common, "site", lambda _: house.site)
+    credentials.token_issue(Context(), subject="anna", hours="2")
     printed = capsys.readouterr()
     token = printed.out.rstrip("\n")
     claims = shown(house, f"Bearer {token}")
@@ -39,7 +39,7 @@ def test_the_command_prints_the_token_alone_and_the_api_of_that_gateway_takes_it
     assert token not in printed.err and "\n" not in token
     with pytest.raises(TokenRefused, match="another site or service"):
         shown(house, f"Bearer {token}", "gw2")
-    tasks.token_issue(Context(), subject="bert")
+    credentials.token_issue(Context(), subject="bert")
     assert "harden" not in capsys.readouterr().err, "the gateways have the key already"
 
 

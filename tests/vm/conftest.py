@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 import lab
-import tasks
+from commands import labs
 from deploy import tools
 from deploy.inventory import ROOT
 from gatehouse.site import load
@@ -25,7 +25,7 @@ def machines() -> Iterator[Machines]:
     site = load(SITE, ROOT)
     name = lab.name_of(site)
     was_there = bool(lab.status(name))
-    tasks.build_lab(site)
+    labs.build(site)
     yield Machines(Checkout(ROOT), site, name)
     if not was_there:
         lab.down(name)
