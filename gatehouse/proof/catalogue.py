@@ -19,7 +19,11 @@ class UnknownControl(GatehouseError):
 
 @dataclass(frozen=True)
 class Control:
-    """An entry: `reference` is unique (`ETSI-EN-303-645-v3.1.3:5.6-1`); scope is gateway, device or process."""
+    """An entry: `reference` is unique (`ETSI-EN-303-645-v3.1.3:5.6-1`); scope is gateway, device or process.
+
+    `reason`: why a gateway can't do (all of) it, where its scope alone doesn't say so. `needs`: what a check
+    of it would take, where a gateway can do all of it and no check speaks for it.
+    """
 
     framework: str
     id: str
@@ -27,6 +31,8 @@ class Control:
     level: str
     scope: str
     kit: str
+    reason: str = ""
+    needs: str = ""
 
     @property
     def reference(self) -> str:
@@ -38,8 +44,11 @@ class Control:
 def controls() -> dict[str, Control]:
     """The whole catalogue, by reference."""
     entries = tomllib.loads(FILE.read_text())["control"]
-    fields = ("framework", "id", "title", "level", "scope", "kit")
-    found = [Control(**{field: entry[field] for field in fields}) for entry in entries]
+    always, sometimes = ("framework", "id", "title", "level", "scope", "kit"), ("reason", "needs")
+    found = [
+        Control(**{field: entry[field] for field in always}, **{f: entry[f] for f in sometimes if f in entry})
+        for entry in entries
+    ]
     return {control.reference: control for control in found}
 
 

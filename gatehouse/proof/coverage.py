@@ -124,15 +124,15 @@ def _covered(control: Control, checks: Iterable[Check]) -> Covered:
         return Covered(control, "failed", f"{len(failed)} of {len(made)} checks failed{rest}", made)
     if any(check.verdict == "proven" for check in made):
         part = "" if control.kit == "full" else ", the gateway's part of it"
+        part += f" ({control.reason})" if control.reason else ""
         number = sum(check.verdict == "proven" for check in made)
         return Covered(control, "proven", f"{number} of {len(made)} checks{part}", made)
     if made:
         return Covered(control, "not_proven", "its checks could not be made here", made)
-    if control.kit == "none":
-        return Covered(control, "out_of_reach", _ELSEWHERE[control.scope])
-    if control.kit == "partial" and control.scope != "gateway":
-        return Covered(control, "out_of_reach", _ELSEWHERE[control.scope])
-    return Covered(control, "not_proven", "no check speaks for it")
+    if control.kit == "none" or (control.kit == "partial" and control.scope != "gateway"):
+        return Covered(control, "out_of_reach", control.reason or _ELSEWHERE[control.scope])
+    needs = f": it takes {control.needs}" if control.needs else ""
+    return Covered(control, "not_proven", f"no check speaks for it{needs}")
 
 
 def table(run: Run) -> str:

@@ -75,10 +75,10 @@ class Plugin:
             if not (_title(item) and marker.args):
                 raise pytest.UsageError(f"{item.nodeid}: a check needs an id and a docstring, which is its title")
             try:
-                named = _controls(item)
+                found = named(item)
             except catalogue.UnknownControl as error:
                 raise pytest.UsageError(str(error)) from None
-            if not named:
+            if not found:
                 raise pytest.UsageError(f"{item.nodeid}: a check needs the controls that it speaks for")
 
     @pytest.hookimpl(wrapper=True)
@@ -120,7 +120,7 @@ class Plugin:
             verdict=verdict,
             evidence=results.merged(noted),
             reason=reason,
-            controls=_controls(item),
+            controls=named(item),
             warnings=tuple(warned),
         )
 
@@ -175,9 +175,10 @@ def _title(item: pytest.Item) -> str:
     return " ".join(text.split()).rstrip(".")
 
 
-def _controls(item: pytest.Item) -> tuple[str, ...]:
-    named = [reference for marker in item.iter_markers("controls") for reference in marker.args]
-    return catalogue.checked(dict.fromkeys(named), item.nodeid)
+def named(item: pytest.Item) -> tuple[str, ...]:
+    """The controls that the check of a test speaks for, each once. Raises `UnknownControl`."""
+    found = [reference for marker in item.iter_markers("controls") for reference in marker.args]
+    return catalogue.checked(dict.fromkeys(found), item.nodeid)
 
 
 def _said(error: pytest.ExceptionInfo[BaseException] | None) -> str:

@@ -23,6 +23,7 @@ def has_alerts(live):
 
 
 @pytest.mark.controls("IEC-62443-3-3/4-2:SR/CR 6.2", "ETSI-EN-303-645-v3.1.3:5.7-2")
+@pytest.mark.controls("ETSI-EN-303-645-v3.1.3:5.10-1")
 @pytest.mark.asks("alerts")
 @pytest.mark.check("alerts.evaluates")
 def test_the_gateways_numbers_are_judged_every_minute(live, evidence):

@@ -345,6 +345,7 @@ def test_who_a_device_is_stands_in_its_certificate_and_nowhere_else(live, eviden
 
 
 @pytest.mark.controls("ENISA-IoT-Baseline-2017:GP-TM-51", "OWASP-IoT-Top10-2018:I2", "IEC-62443-3-3/4-2:SR/CR 7.1")
+@pytest.mark.controls("IEC-62443-3-3/4-2:FR7")
 @pytest.mark.check("broker.limits-packets")
 def test_a_packet_beyond_the_limit_ends_the_session(live, site, evidence):
     """A message just within the site's limit is taken; one beyond ends the session, and is not taken."""

@@ -121,6 +121,7 @@ def test_who_pretends_to_be_router_or_address_server_is_not_heard(live, isolated
 
 @MEASURED
 @pytest.mark.asks("floods")
+@pytest.mark.controls("IEC-62443-3-3/4-2:FR7")
 @pytest.mark.check("limits.{limited}")
 def test_who_wants_more_connections_than_it_may_gets_no_more_and_is_noted(live, limited, evidence):
     """Connections that one host asks for at once: some come about, no more than declared, and the gateway counts it."""

@@ -195,6 +195,7 @@ def test_a_scan_of_the_gateways_other_addresses_finds_nothing(live, segment, evi
     "NISTIR-8259A:Logical Access to Interfaces/1", "OWASP-ISVS-1.0+main-2026-06:3.2.2",
     "ENISA-IoT-Baseline-2017:GP-TM-45", "CIS-Debian-12-v1.1.0:2.1.2", "CIS-Debian-12-v1.1.0:2.1.15",
     "CIS-Debian-12-v1.1.0:2.1.16", "OWASP-ISVS-1.0+main-2026-06:3.2.3",
+    "OWASP-ISVS-1.0+main-2026-06:1.1.2",
 )  # fmt: skip
 @pytest.mark.check("gateway.sockets")
 def test_every_socket_that_listens_is_declared(live, evidence):
@@ -220,6 +221,7 @@ def test_every_socket_that_listens_is_declared(live, evidence):
     assert not legacy, f"declared, and a protocol of the past: {', '.join(s.label for s in legacy)}"
 
 
+@pytest.mark.controls("OWASP-ISVS-1.0+main-2026-06:1.1.2")
 @pytest.mark.check("gateway.connections")
 def test_every_connection_of_the_gateway_is_declared(live, evidence):
     """Whoever the gateway has a connection with, a declared listener or a declared flow accounts for it."""

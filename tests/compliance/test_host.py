@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 import json
 import re
+from collections import Counter
 
 import pytest
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
@@ -154,6 +155,7 @@ def test_every_private_key_is_one_that_the_site_knows(live, evidence):
 
 
 @pytest.mark.controls("CIS-Debian-12-v1.1.0:4.3.1-10", "CIS-Debian-12-v1.1.0:4.1.1")
+@pytest.mark.controls("EU-CRA-2024/2847:Annex I Part I (2)(b)")
 @pytest.mark.check("host.firewall")
 def test_the_firewall_drops_by_default_and_is_loaded_before_the_network(live, evidence):
     """The kernel's table drops what no rule allows, in and through; it is loaded at start, before the network."""
@@ -193,6 +195,7 @@ def kernel(live, evidence):
 
 @pytest.mark.controls("CIS-Debian-12-v1.1.0:3.3.2", "CIS-Debian-12-v1.1.0:3.3.3-6", "CIS-Debian-12-v1.1.0:3.3.8")
 @pytest.mark.controls("CIS-Debian-12-v1.1.0:3.3.10", "CIS-Debian-12-v1.1.0:3.3.11", "CIS-Debian-12-v1.1.0:3.3.9")
+@pytest.mark.controls("OWASP-ISVS-1.0+main-2026-06:3.2.1")
 @pytest.mark.check("host.kernel")
 def test_the_running_kernel_has_the_declared_settings(live, evidence):
     """What of the kernel can be set on this gateway is set as declared, now."""
@@ -210,7 +213,7 @@ def test_the_settings_that_belong_to_the_machine_underneath_are_as_declared(live
         cannot_prove(f"{foreign[0]} and {len(foreign) - 1} more: up to {where}")
 
 
-@pytest.mark.controls("CIS-Debian-12-v1.1.0:3.2.1-4")
+@pytest.mark.controls("CIS-Debian-12-v1.1.0:3.2.1-4", "OWASP-ISVS-1.0+main-2026-06:3.6.2")
 @pytest.mark.check("host.modules")
 def test_no_protocol_that_nobody_needs_can_be_loaded_into_the_kernel(live, evidence):
     """modprobe refuses each module that the kit does without, whoever asks for it, and none of them is loaded."""
@@ -243,7 +246,7 @@ def test_the_log_outlives_a_restart_and_cannot_fill_the_disk(live, evidence):
 
 @pytest.mark.controls(
     "ETSI-EN-303-645-v3.1.3:5.3-4A", "ETSI-EN-303-645-v3.1.3:5.3-5", "CIS-Debian-12-v1.1.0:1.2.2.1",
-    "OWASP-IoT-Top10-2018:I5",
+    "OWASP-IoT-Top10-2018:I5", "OWASP-ISVS-1.0+main-2026-06:3.2.4",
 )  # fmt: skip
 @pytest.mark.check("host.updates")
 def test_security_updates_install_themselves(live, evidence):
@@ -264,23 +267,32 @@ def test_security_updates_install_themselves(live, evidence):
 
 
 @pytest.mark.controls("ETSI-EN-303-645-v3.1.3:5.1-1", "CIS-Debian-12-v1.1.0:7.2.x", "OWASP-IoT-Top10-2018:I1")
-@pytest.mark.controls("CIS-Debian-12-v1.1.0:5.4.x")
+@pytest.mark.controls("CIS-Debian-12-v1.1.0:5.4.x", "OWASP-ISVS-1.0+main-2026-06:2.1.1")
 @pytest.mark.check("host.accounts")
-def test_no_account_has_an_empty_password_and_only_root_is_root(live, evidence):
-    """No account can be entered without a password, and none but root has its number."""
+def test_no_account_has_an_empty_password_and_each_is_told_from_the_others(live, evidence):
+    """No account can be entered without a password, no two have a name or a number in common, and none but root has
+    root's."""
     shadow = live.run(
         "awk", "-F:", '{ print $1, ($2 == "" ? "empty" : ($2 ~ /^[!*]/ ? "locked" : "set")) }', "/etc/shadow"
     )
     states = dict(line.split(" ", 1) for line in shadow.result["output"].splitlines())
-    numbers = live.run("awk", "-F:", "$3 == 0 { print $1 }", "/etc/passwd").result["output"].split()
+    rows = [
+        line.split(" ")
+        for line in live.run("awk", "-F:", "{ print $1, $3 }", "/etc/passwd").result["output"].splitlines()
+    ]
     open_ones = [name for name, state in states.items() if state == "set"]
-    evidence({"from": "gateway", "sent": "accounts", "got": f"{len(states)}, with a password: {open_ones or 'none'}"})
-    assert states, "no account was found, not even root"
+    evidence({"from": "gateway", "sent": "accounts", "got": f"{len(rows)}, with a password: {open_ones or 'none'}"})
+    assert states and rows, "no account was found, not even root"
     assert "empty" not in states.values(), f"without a password: {[n for n, s in states.items() if s == 'empty']}"
-    assert numbers == ["root"], f"with the number of root: {', '.join(numbers)}"
+    superusers = [name for name, number in rows if number == "0"]
+    assert superusers == ["root"], f"with the number of root: {', '.join(superusers)}"
+    for what, values in (("name", [name for name, _ in rows]), ("number", [number for _, number in rows])):
+        shared = [value for value, times in Counter(values).items() if times > 1]
+        assert not shared, f"the {what} {shared[0]} is of more than one account"
 
 
 @pytest.mark.controls("ETSI-EN-303-645-v3.1.3:5.12-3", "NISTIR-8259A:Cybersecurity State Awareness/1")
+@pytest.mark.controls("IEC-62443-3-3/4-2:SR/CR 7.4")
 @pytest.mark.check("host.version")
 def test_what_is_deployed_is_this_checkout(live, evidence):
     """The gateway was deployed from this very state of the kit."""

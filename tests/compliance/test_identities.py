@@ -103,7 +103,7 @@ def test_every_certificate_that_lies_here_is_a_devices_and_nothing_else(bundles,
 
 
 @UNIQUE
-@pytest.mark.controls("ENISA-IoT-Baseline-2017:GP-TM-49")
+@pytest.mark.controls("ENISA-IoT-Baseline-2017:GP-TM-49", "OWASP-ISVS-1.0+main-2026-06:2.1.1")
 @pytest.mark.check("identities.unique")
 def test_no_two_devices_share_a_key(enrolled, vault, bundles, evidence):
     """No key is two devices': not in the registry, not in the bundles, not those that sign messages."""

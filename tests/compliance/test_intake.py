@@ -67,6 +67,7 @@ def test_a_good_message_of_a_device_is_found_in_the_database_once(taken, evidenc
 
 @AUTHENTIC
 @pytest.mark.parametrize("case", reports.REFUSED)
+@pytest.mark.controls("ETSI-EN-303-645-v3.1.3:5.10-1")
 @pytest.mark.check("intake.refuses-{case}")
 def test_a_message_that_is_not_genuine_new_and_whole_is_not_stored(taken, site, case, evidence):
     """A tampered, replayed, unsigned, another's, old, early, too large message: taken by the broker, stored nowhere."""

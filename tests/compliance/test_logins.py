@@ -69,7 +69,7 @@ def test_a_weak_password_is_refused_and_a_strong_one_is_hashed_slowly(live, evid
     assert found["sha512"] == f"rounds={SHA_ROUNDS}", f"SHA-512 with {found['sha512'] or 'its own few rounds'}"
 
 
-@pytest.mark.controls("CIS-Debian-12-v1.1.0:5.4.x")
+@pytest.mark.controls("CIS-Debian-12-v1.1.0:5.4.x", "OWASP-ISVS-1.0+main-2026-06:3.2.1")
 @pytest.mark.check("host.new-accounts")
 def test_a_new_account_ages_and_its_home_is_its_own_and_the_administrator_is_never_locked_out(live, evidence):
     """An account, made in a copy, must change its password within a year, and nobody looks into its home; the account
@@ -88,7 +88,7 @@ def test_a_new_account_ages_and_its_home_is_its_own_and_the_administrator_is_nev
     assert not entry[4] or int(entry[4]) >= NEVER, f"{user} is locked out when a password is {entry[4]} days old"
 
 
-@pytest.mark.controls("CIS-Debian-12-v1.1.0:5.4.x")
+@pytest.mark.controls("CIS-Debian-12-v1.1.0:5.4.x", "OWASP-ISVS-1.0+main-2026-06:2.1.13")
 @pytest.mark.check("host.login-shell")
 def test_what_a_person_makes_is_not_for_everybody_and_an_idle_prompt_ends(live, evidence):
     """A login shell of the administrator makes files that others can't read, and ends when nobody types; what is run as
@@ -124,7 +124,7 @@ def test_nothing_dumps_its_memory_to_the_disk(live, evidence):
         assert limit == "0", f"{what} may dump its memory ({limit})"
 
 
-@pytest.mark.controls("CIS-Debian-12-v1.1.0:7.1.x")
+@pytest.mark.controls("CIS-Debian-12-v1.1.0:7.1.x", "OWASP-ISVS-1.0+main-2026-06:3.2.1")
 @pytest.mark.check("host.file-modes")
 def test_no_file_is_for_everybody_to_write_and_accounts_and_roots_jobs_are_roots(live, evidence):
     """Accounts' files and root's jobs are root's, and no file on a disk can be written by everybody or has no owner."""

@@ -18,6 +18,7 @@ QUARANTINE = pytest.mark.controls("ETSI-EN-303-645-v3.1.3:5.3-15A", "ETSI-EN-303
 
 
 @QUARANTINE
+@pytest.mark.controls("ETSI-EN-303-645-v2.1.1:5.3-15")
 @pytest.mark.asks("isolation")
 @pytest.mark.check("quarantine.isolated")
 def test_a_device_in_quarantine_reaches_nobody_and_is_reached_by_nobody(live, evidence):

@@ -76,6 +76,7 @@ def test_ssh_offers_sound_algorithms_only(live, evidence):
 
 @pytest.mark.controls("ETSI-EN-303-645-v3.1.3:5.1-5", "OWASP-IoT-Top10-2018:I1")
 @pytest.mark.controls("OWASP-ISVS-1.0+main-2026-06:2.1.3")
+@pytest.mark.controls("EU-CRA-2024/2847:Annex I Part I (2)(b)")
 @pytest.mark.check("ssh.keys-only")
 def test_an_unknown_key_is_refused_and_no_password_is_asked_for(live, evidence, tmp_path):
     """For the administrator a key that is not known is refused, and nothing but keys is offered."""

@@ -25,6 +25,7 @@ def looked_at(live):
 
 
 @pytest.mark.controls("ETSI-EN-303-645-v3.1.3:5.7-2", "IEC-62443-3-3/4-2:SR/CR 6.2")
+@pytest.mark.controls("EU-CRA-2024/2847:Annex I Part II (3)")
 @pytest.mark.check("watch.nightly")
 def test_the_nightly_verification_looks_at_all_that_is_declared_and_says_what_is_so(live, evidence):
     """The nightly verification, run now, leaves a result of now, looks at everything, and says of units what is so."""

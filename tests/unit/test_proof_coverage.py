@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import tomllib
 from datetime import date
 
 import pytest
 
 from gatehouse.proof import coverage, results, waiving
-from gatehouse.proof.catalogue import Control, controls
+from gatehouse.proof.catalogue import FILE, Control, controls
 from gatehouse.proof.results import Check, Run
 from gatehouse.site import SiteError
 from gatehouse.site.waivers import Waiver
+from roles.base.version import ROOT
 from tests.unit.test_site_model import Site, changed, description
 
 TODAY = date(2026, 3, 1)
+# What the lab's gateway can be asked, and so every check that there is: the controls that each names.
+LIST_CONTROLS = """
+import sys, pytest
+from gatehouse.proof.plugin import named
+class Lister:
+    def pytest_collection_finish(self, session):
+        print("", *(f"control {reference}" for item in session.items for reference in named(item)), sep="\\n")
+sys.exit(pytest.main(["tests/compliance", "--site", "lab", "--collect-only", "-q"], plugins=[Lister()]))
+"""
+# Controls that a gateway can do alone (`kit = full`), in the whole catalogue, and those of them without a check.
+FULL_ONES, GAPS, REVISED = 176, 39, 27
 FULL, ETSI = "OWASP-IoT-Top10-2018:I2", "ETSI-EN-303-645-v3.1.3:5.6-1"
 
 
@@ -92,6 +107,35 @@ def test_what_a_gateway_could_do_alone_and_no_check_speaks_for_is_a_gap_by_name(
     named = {c.reference for found in coverage.gaps(run_with(check("a.b"))).values() for c in found}
     assert FULL not in named and ETSI in named
     assert all(controls()[reference].kit == "full" for reference in named)
+
+
+def test_every_control_that_a_gateway_can_do_alone_has_a_check_or_says_what_one_would_take():
+    command = [sys.executable, "-c", LIST_CONTROLS]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert listed.returncode == 0, listed.stdout + listed.stderr
+    spoken_for = {line.removeprefix("control ") for line in listed.stdout.splitlines() if line.startswith("control ")}
+    without = coverage.gaps(run_with(check("a.b", "proven", *sorted(spoken_for))))
+    named = {control.reference for found in without.values() for control in found}
+    assert named == {reference for reference, control in controls().items() if control.needs}
+    full = [control for control in controls().values() if control.kit == "full"]
+    assert (len(full), len(named)) == (FULL_ONES, GAPS), "tell it in docs/proof.md, too"
+
+
+def test_what_was_revised_in_the_catalogue_says_what_it_was_and_why():
+    entries = tomllib.loads(FILE.read_text())["control"]
+    revised = [entry for entry in entries if "was" in entry]
+    assert len(revised) == REVISED
+    assert all(entry["was"] == "full" and entry["kit"] in ("partial", "none") and entry["reason"] for entry in revised)
+    assert all("was" in entry for entry in entries if "reason" in entry)
+
+
+def test_a_reason_is_told_where_a_control_is_out_of_reach_and_what_it_takes_where_nothing_speaks_for_it():
+    for found in (entry for entries in coverage.controls_of(run_with()).values() for entry in entries):
+        control = found.control
+        if control.reason and (control.kit == "none" or control.scope != "gateway"):
+            assert (found.standing, found.reason) == ("out_of_reach", control.reason)
+        elif control.needs:
+            assert found.standing == "not_proven" and control.needs in found.reason
 
 
 def point(run, name="TLS"):
