@@ -28,5 +28,6 @@ def keep(site: Site, given: str) -> str:
         raise AcmeKeyError(f"standard input: {len(key)} bytes are no key (make one with `tsig-keygen`)")
     if site.acme is None or site.acme.dns is None:
         raise AcmeKeyError(f"{site.name}: its challenges do not go over DNS (say so first: acme={{'dns': …}})")
-    vaults.open_vault(site).set(NAME, text, "tsig-key")
+    with vaults.open_vault(site).transaction() as vault:
+        vault.set(NAME, text, "tsig-key")
     return f"{site.name}: the key for DNS updates is in the vault. Next: ./kit harden --site {site.name}"

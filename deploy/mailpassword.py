@@ -21,6 +21,7 @@ def keep(site: Site, given: str) -> str:
         raise MailPasswordError("standard input: is no password (give one line that can be printed)")
     if site.alerts is None or site.alerts.email is None:
         raise MailPasswordError(f"{site.name}: alerts are not mailed (say so first: alerts={{'email': …}})")
-    vaults.open_vault(site).set(EMAIL_PASSWORD, text, "password")
+    with vaults.open_vault(site).transaction() as vault:
+        vault.set(EMAIL_PASSWORD, text, "password")
     server = site.alerts.email.server
     return f"{site.name}: the password for {server} is in the vault. Next: ./kit harden --site {site.name}"

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.checkout import Run
+from tests.documented import example
 from tests.lab.gateways import Gateway
 
 pytestmark = pytest.mark.timeout(600)
@@ -61,12 +62,17 @@ def test_a_release_that_its_device_rolled_back_is_halted_on_the_gateway(clean: G
     report(clean, 0, 0, "ok")
     image, version = tmp_path / "app.bin", f"1.0.{time.time_ns()}"
     image.write_bytes(version.encode())
+    names = (("home", "lab"), ("relay", MODEL), ("1.4.2", version))
+    publish = example("firmware.md", "./kit firmware.publish --site home --model relay --version 1.4.2", *names)
+    half = example(
+        "firmware.md", "./kit firmware.rollout --site home --model relay --version 1.4.2 --share 50%", *names
+    )
     for command in (
-        ("firmware.keys",),
-        ("firmware.sign", str(image), "--model", MODEL, "--version", version),
-        ("firmware.publish", "--model", MODEL, "--version", version),
+        ("firmware.keys", "--site", "lab"),
+        ("firmware.sign", str(image), "--model", MODEL, "--version", version, "--site", "lab"),
+        publish.split()[1:],
     ):
-        done = clean.checkout.invoke(*command, "--site", "lab")
+        done = clean.checkout.invoke(*command)
         assert done.status == 0, done.text
     found, (release,) = state(clean)
     assert (found, release["version"], release["share_percent"]) == ("pending", version, 100)
@@ -81,3 +87,9 @@ def test_a_release_that_its_device_rolled_back_is_halted_on_the_gateway(clean: G
     assert (found, release["halted"], release["share_percent"]) == ("failed", True, 0)
     shown = clean.checkout.invoke("firmware.published", "--site", "lab")
     assert f"{MODEL} {version}, counter {release['counter']}, for 0 % of the devices" in shown.out, shown.text
+
+    # Somebody who knows better goes on with it.
+    again = clean.checkout.invoke(*half.split()[1:])
+    assert again.status == 0, again.text
+    shown = clean.checkout.invoke("firmware.published", "--site", "lab")
+    assert f"{MODEL} {version}, counter {release['counter']}, for 50 % of the devices" in shown.out, shown.text

@@ -42,7 +42,8 @@ def test_down_leaves_nothing_and_a_second_down_is_no_error(spare: Checkout) -> N
         assert len(containers.of_lab(engine.connect(), spare.lab)) == len(lab.status(spare.lab)) >= 7
         groups = [str(c.id) for c in containers.of_lab(engine.connect(), spare.lab).values()]
         assert traces(spare.lab)
-        lab.down(spare.lab)
+        removed = spare.invoke("lab.down")
+        assert removed.status == 0, removed.text
         assert traces(spare.lab) == []
         assert [g for g in groups if any(Path("/sys/fs/cgroup").glob(f"*/docker/{g}"))] == []
         assert lab.status(spare.lab) == []

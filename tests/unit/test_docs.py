@@ -12,6 +12,7 @@ from invoke.exceptions import ParseError
 from invoke.parser import Parser
 
 import tasks
+from tests.documented import run_by
 from tests.unit.machine import INIT, ROOT, Machine
 
 DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -66,6 +67,32 @@ def test_every_task_has_an_example() -> None:
     shown = {line.split()[0] for document in DOCUMENTS for line in written(document)}
     shown |= {f"{name}.{inner.default}" for name, inner in tasks.namespace.collections.items() if name in shown}
     assert TASKS - shown == set()
+
+
+# Run by no test as an operator runs them, and why not.
+NOT_RUN = {
+    "lab.restore": "of the lab of virtual machines, which takes an hour where it is emulated; its refusal is tested",
+    "lab.save": "the same",
+    "sabotage": "tests/lab/test_sabotage.py makes all of them by what the command calls; its refusal is tested",
+    "test": "runs the tests, this one among them; its refusal is tested",
+}
+
+
+def test_every_task_with_an_example_is_run_by_a_test() -> None:
+    """Each is in the call of a test; where that is `example`, the command is the document's, word for word."""
+    run = {task for path in (ROOT / "tests").rglob("*.py") for task in run_by(path)}
+    run |= {f"{name}.{inner.default}" for name, inner in tasks.namespace.collections.items() if name in run}
+    assert TASKS - run - NOT_RUN.keys() == set()
+    assert NOT_RUN.keys() <= TASKS
+
+
+def test_what_a_test_says_or_looks_for_is_not_taken_for_what_it_runs(tmp_path: Path) -> None:
+    file = tmp_path / "test_x.py"
+    file.write_text(
+        'assert "./kit trust" in machine.did(f"./kit plan --site {x} " + "--json; ./kit lab.up", E="./kit devices")\n'
+        'checkout.invoke("verify", "sbom"); checkout.start("invoke", "drift"); print("./kit audit")\n'
+    )
+    assert run_by(file) == {"plan", "lab.up", "verify", "drift"}
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)

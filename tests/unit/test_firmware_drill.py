@@ -9,6 +9,7 @@ import pytest
 from gatehouse.identity import Vault
 from gatehouse.updates import read
 from gatehouse.updates.keys import trusted_keys
+from tests.documented import example
 from tests.unit.machine import INIT, Machine, commands
 
 
@@ -25,6 +26,12 @@ def test_the_documented_commands_make_keys_sign_an_image_and_replace_a_key(machi
     assert "no keys for firmware" in no_keys.stderr and "Traceback" not in no_keys.stderr
 
     signing, replacing, *_ = commands("firmware.md")
+    manifest = "out/home/firmware.signed/relay/1.4.2.manifest"
+    for line in (
+        example("firmware.md", "./kit firmware.keys --site home"),
+        example("firmware.md", f"./kit firmware.show {manifest} --image app.bin --site home"),
+    ):
+        assert line in signing
     said = machine.did(signing)
     first, second = trusted_keys(Vault.open(machine.vault, [machine.identity]))
     assert f"GATEHOUSE_FIRMWARE_KEY {{ 0x{first.hex(',').replace(',', ', 0x')} }}" in said

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from gatehouse.identity import Pki, Vault
+from tests.documented import example
 from tests.unit.machine import INIT, Machine, commands
 
 
@@ -43,6 +44,7 @@ def test_the_roll_over_as_documented_waits_for_the_device_that_moves_late(machin
     (steps,) = (block for block in commands("pki.md") if "ca.rollover" in block)
     mine = [line for line in steps.splitlines() if "./kit ca." in line]
     assert [line.split()[1] for line in mine] == ["ca.rollover", "ca.rollover", "ca.drop"]
+    assert mine[2].startswith(example("pki.md", "./kit ca.drop --role devices --site home"))
     old, device = pki(machine).rollover("devices").issuing, pki(machine).device("pump-02")
     enter(machine, device.serial, f"{device.not_before:%Y-%m-%dT%H:%M:%SZ}")
 

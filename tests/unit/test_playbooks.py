@@ -15,6 +15,7 @@ from invoke.parser import Parser
 import tasks
 from gatehouse.identity.pki import Pki, PkiError
 from gatehouse.identity.store import SecretStore
+from tests.documented import example
 from tests.unit.machine import INIT, ROOT, Machine
 
 DOCUMENT = (ROOT / "docs" / "playbooks.md").read_text()
@@ -59,10 +60,10 @@ def test_what_needs_no_gateway_does_as_written_and_a_takeover_replaces_all_that_
     alone = [line for line in ended.splitlines() if line.startswith("./kit ca.")]
     said = [machine.did(line) for line in alone]
     assert "is made and trusted" in said[0] and " issues; trusted still: " in said[1] and "key destroyed" in said[2]
-    moved = "./kit ca.move-to-backup-key --site home"
-    assert moved in DOCUMENT and "./kit harden --site home" in machine.did(moved)
-    ended_tokens = "./kit token.rotate --site home --at-once"
-    assert ended_tokens in DOCUMENT and "a new key signs tokens" in machine.did(ended_tokens)
+    moved = machine.did(example("playbooks.md", "./kit ca.move-to-backup-key --site home"))
+    assert "./kit harden --site home" in moved
+    ended_tokens = machine.did(example("playbooks.md", "./kit token.rotate --site home --at-once"))
+    assert "a new key signs tokens" in ended_tokens
     (taken,) = re.findall(r"```sh\n([^`]*ca\.move-to-backup-key[^`]*)```", DOCUMENT)
     replaced = "".join(machine.did(f"{line} --dry") for line in taken.splitlines() if " rotate " in line)
     everything = machine.did("./kit rotate --site home --dry")
