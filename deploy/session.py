@@ -21,7 +21,7 @@ from deploy.foresight import Foresight
 from deploy.inventory import MARK, remember_hardened
 from deploy.shell import Shell
 from gatehouse.errors import GatehouseError
-from gatehouse.site import Site
+from gatehouse.site import Gateway, Site
 from roles.lifecycle import POLICY, STAGED
 from roles.target import Target
 from roles.undo import PENDING
@@ -115,6 +115,7 @@ def _take_lock() -> set[str]:
     script = (
         '. /etc/os-release; echo "system $ID $VERSION_ID";'
         f" df --output=avail,target -m {shlex.join(WRITTEN)} 2>/dev/null | sed 1d | sort -n | sed -n '1s/^ */free /p';"
+        f"{_absent_ports(host.data.site.gateways[host.name])}"
         f' exec 9>>{LOCK}; flock -n 9 || {{ echo "holder $(cat {LOCK})"; exit 75; }};'
         f" printf '%s\n' {shlex.quote(holder)} >{LOCK};"
         # grep's exit status says nothing: processes end while it looks.
@@ -143,10 +144,29 @@ def _take_lock() -> set[str]:
     return {name.removesuffix(".sh") for name in said["unconfirmed"].split() if name.endswith(".sh")}
 
 
+def _absent_ports(gateway: Gateway) -> str:
+    """Shell that names ports and trunks which are not there and never were: a slip of the pen cuts a segment off.
+
+    One that an earlier deploy has configured may be unplugged: networkd takes it when it comes back.
+    """
+    ports = sorted({network.interface or network.trunk or "" for network in gateway.networks.values()})
+    return (
+        f" absent=; for p in {shlex.join(ports)}; do [ -e /sys/class/net/$p ] ||"
+        ' ls /etc/systemd/network/*-gatehouse-$p.network >/dev/null 2>&1 || absent="$absent $p"; done;'
+        ' [ -z "$absent" ] || { cd /sys/class/net; echo "interfaces" $(ls -d * | grep -Ev "^(lo|br-.*|.*[.].*)$");'
+        ' echo "absent$absent"; exit 75; };'
+    )
+
+
 def _refuse_unsuitable(said: dict[str, str]) -> None:
     if "system" in said and said["system"] not in SYSTEMS:
         wanted = " or ".join(s.replace("debian", "Debian") for s in SYSTEMS)
         raise Unsuitable(f"runs '{said['system']}', not {wanted} (install one of them, or name another host)")
+    if "absent" in said:
+        raise Unsuitable(
+            f"has no interface {' and no '.join(said['absent'].split())}, which the site names as a port or trunk"
+            f" (there are: {said.get('interfaces', '').strip() or 'none'}; correct the name, or plug it in)"
+        )
     if "holder" in said:
         raise Unsuitable(f"another deploy is running: {said['holder']} (wait for it to end, or end it there)")
     if "busy" in said:

@@ -23,6 +23,8 @@ from gatehouse.site.egress import InternetName
 LARGEST = 262_144  # bytes; those of manufacturers have a few thousand
 DEEPEST = 24  # levels; RFC 8520's own have eleven
 MOST = 256  # entries
+# No domain of the internet: RFC 6761, RFC 6762, RFC 7686, RFC 8375, and ICANN's resolution 2024.07.29.06.
+INSIDE = ("home.arpa", "internal", "invalid", "local", "localhost", "onion", "test")
 
 # RFC 8520 §9.1: what stands in `from-device-policy`; the container's name, and those of older drafts.
 _CONTAINERS = ("ietf-access-control-list:acls", "ietf-access-control-list:access-lists")
@@ -295,11 +297,16 @@ class _Reader:
             raise self.error(where, "leads everywhere, or to two places", "a name or a network: ask the manufacturer")
         if name is not None:
             try:
-                return Flow(transport, port, name=_name.validate_python(str(name).lower().removesuffix(".")))
+                known = _name.validate_python(str(name).lower().removesuffix("."))
             except ValidationError:
                 raise self.error(
                     where, f"{str(name)[:80]!r} is no name on the internet", "ask the manufacturer"
                 ) from None
+            if any(f".{known}".endswith(f".{domain}") for domain in INSIDE):
+                raise self.error(
+                    where, f"'{known}' is no name on the internet", "a manufacturer can't know what is inside"
+                )
+            return Flow(transport, port, name=known)
         return Flow(transport, port, network=str(self._network(where, family, network)))
 
     def _network(self, where: str, family: str, given: Any) -> IPv4Network | IPv6Network:
@@ -309,7 +316,7 @@ class _Reader:
             raise self.error(where, f"{str(given)[:60]!r} is no network", "ask the manufacturer") from None
         if network.version != (4 if family == "ipv4" else 6):
             raise self.error(where, f"{network} is not of {family}", "ask the manufacturer")
-        if not network.is_global:
+        if not network.is_global or network.is_multicast:
             raise self.error(
                 where, f"{network} is no address of the internet", "a manufacturer can't know what is inside"
             )

@@ -11,15 +11,16 @@ from roles import lifecycle
 from roles.networkd import service
 from roles.networkd.operations import configured, taken_over
 from roles.target import Target
-from roles.undo import guarded
+from roles.undo import guarded, undo_at_once
 
+CHANGE = "network"
 UNIT = service.units[0]
 FOLDER = "/etc/systemd/network"
 
 
 @deploy("Segments")
 def apply(target: Target) -> None:
-    """Install, then configure and activate as one change that undoes itself unless it is confirmed."""
+    """Install, then configure and activate as one change: undone unless networkd takes it and it is confirmed."""
     install()
     configure_and_activate(target)
 
@@ -44,10 +45,10 @@ def configure_and_activate(target: Target) -> None:
     }
     stamp = lifecycle.stamped(UNIT, loads, reloads=False)
     guarded(
-        "network",
+        CHANGE,
         partial(lifecycle.files._inner, *files, stamp),
         partial(taken_over, [n.interface or n.trunk or "" for n in networks.values()]),
-        partial(configured, UNIT, loads, addresses, ports, isolated),
+        partial(configured, UNIT, loads, addresses, ports, isolated, undo_at_once(CHANGE)),
         saves=[FOLDER, "/etc/network", stamp.path],
         restore=_restore(addresses),
         name="Configure segments, confirmed over a new connection",
@@ -58,7 +59,7 @@ def _restore(bridges: Iterable[str]) -> str:
     """Shell that gives the ports back: bridges that the former configuration doesn't know go, networkd starts anew."""
     return (
         f"for b in {' '.join(bridges)}; do [ -e {FOLDER}/20-gatehouse-$b.netdev ] || ip link delete $b || true; done;"
-        f" systemctl daemon-reload; systemctl restart {UNIT} || true;"
+        f" systemctl daemon-reload; systemctl reset-failed {UNIT} || true; systemctl restart {UNIT} || true;"
         " ! systemctl is-enabled -q networking.service || systemctl restart networking.service"
     )
 

@@ -9,7 +9,7 @@ from pyinfra import host
 from pyinfra.api import StringCommand
 
 from roles.differences import differs
-from roles.lifecycle import STAMP, UnitState, unit_differences
+from roles.lifecycle import LOADED, STAMP, UnitState, unit_differences
 from roles.networkd.facts import Links, NetworkState
 
 REPLACED = "/var/lib/gatehouse/replaced"
@@ -35,15 +35,18 @@ def configured(
     addresses: Mapping[str, frozenset[str]],
     masters: Mapping[str, str],
     isolated: frozenset[str],
+    undo: str,
 ) -> Generator[StringCommand, None, None]:
     """Makes networkd load what is on disk, and repairs interfaces that differ from it.
 
     `addresses` are the fixed ones that each bridge must have (others may be there besides), `masters` the bridge of
     each port, `isolated` the ports that are kept from others of theirs. A port that is not plugged in is no difference:
-    networkd takes it when it comes.
+    networkd takes it when it comes. Where networkd does not start, or addresses don't come up, `undo` is run: shell
+    that brings back what worked.
     """
     unit_state = host.get_fact(UnitState, unit=unit, loads=loads)
     links: Links = host.get_fact(NetworkState, interfaces=list(masters))
+    restart = f"systemctl restart -- {unit}"
     for how in unit_differences(unit_state):
         differs(host.connector_data, "unit", unit, how)
     if unit_state.get("UnitFileState") != "enabled":
@@ -51,9 +54,9 @@ def configured(
     elif unit_state.get("NeedDaemonReload") == "yes":
         yield StringCommand("systemctl daemon-reload")
     if unit_state.get("ActiveState") != "active":
-        yield StringCommand(f"systemctl restart -- {unit}; {_settled(addresses)}")
+        yield _until_settled(unit, f"systemctl reset-failed -- {unit} 2>/dev/null; {restart}", addresses, undo)
     elif unit_state.get("Loaded") != "yes":
-        yield StringCommand(f"{STAMP} {unit} {shlex.join(loads)}; networkctl reload; {_settled(addresses)}")
+        yield _until_settled(unit, f"{STAMP} {unit} {shlex.join(loads)}; networkctl reload", addresses, undo)
     else:
         wrong = {
             bridge for bridge, wanted in addresses.items() if not wanted <= links.addresses.get(bridge, frozenset())
@@ -70,9 +73,18 @@ def configured(
         for port in sorted(loose):
             differs(host.connector_data, "interface", port, f"no port of {masters[port]} as declared")
         if missing := {bridge for bridge in wrong if bridge not in links.addresses}:
-            yield StringCommand(f"systemctl restart -- {unit}; {_settled({b: addresses[b] for b in missing})}")
+            yield _until_settled(unit, restart, {bridge: addresses[bridge] for bridge in missing}, undo)
         if repair := sorted((wrong - missing) | loose):
-            yield StringCommand(f"networkctl reconfigure {shlex.join(repair)}; {_settled(addresses)}")
+            yield _until_settled(unit, f"networkctl reconfigure {shlex.join(repair)}", addresses, undo)
+
+
+def _until_settled(unit: str, act: str, addresses: Mapping[str, frozenset[str]], undo: str) -> StringCommand:
+    """What networkd is told, and the wait until it has done it; its own words and the way back where it hasn't."""
+    return StringCommand(
+        f"{{ {act}; }} && ( {_settled(addresses)} ) || {{ rm -f {LOADED}/{unit};"
+        f" journalctl -u {unit} -n 15 --no-pager -o cat >&2; {undo} &&"
+        f" echo 'gatehouse: {unit} did not take what is new: segments and addresses are as before' >&2; exit 1; }}"
+    )
 
 
 def _settled(addresses: Mapping[str, frozenset[str]]) -> str:

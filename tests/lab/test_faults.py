@@ -122,6 +122,14 @@ def test_a_machine_that_is_not_debian_is_refused(hardened: Gateway, here: Checko
     hardened.stays_converged()
 
 
+def test_a_port_or_trunk_that_is_not_there_is_refused_and_the_others_are_named(
+    gateway: Gateway, changed: Checkout
+) -> None:
+    changed.edit(SITE_FILE, ('"guest": {"interface": "port-guest"', '"guest": {"trunk": "eth9"'))
+    is_refused(changed, "[gateway]", "has no interface eth9,", "port-iot", "correct the name, or plug it in")
+    gateway.stays_converged()
+
+
 def test_a_gateway_with_too_little_room_is_refused_before_anything_is_changed(gateway: Gateway, here: Checkout) -> None:
     with small(gateway, "/var/cache/apt", 20_000):
         is_refused(here, "[gateway]", "MB free on /var/cache/apt, 100 are needed", "free some space")

@@ -108,6 +108,46 @@ def test_names_that_could_not_be_served_any_more_are_served_as_before(gateway: G
     gateway.converge()
 
 
+NETWORK = "cat /etc/systemd/network/*; ip -o addr show scope global | awk '{print $2, $4}' | grep ^br-"
+GUEST = ('"10.10.30.1/24"', '"10.10.31.1/24"')
+
+
+def segments_are_as_before(gateway: Gateway, run: Run, before: str) -> None:
+    """The deploy failed and said so, and what was there before is there again at once."""
+    assert run.status == 1, run.text
+    assert "did not take what is new: segments and addresses are as before" in run.err, run.text
+    assert "Traceback" not in run.text
+    assert gateway(NETWORK) == before
+    assert gateway(NOTHING_PENDING) == ""
+
+
+def test_addresses_that_networkd_does_not_take_leave_those_of_before(gateway: Gateway, changed: Checkout) -> None:
+    """It only warns of what it does not understand, and goes on without."""
+    before = gateway(NETWORK)
+    changed.edit(SITE_FILE, GUEST)
+    changed.edit(
+        "templates/networkd/etc/systemd/network/bridge.network.j2",
+        ("Address={{ address }}", "Address={{ (address | string).replace('10.10.31.1/24', '10.10.31.1/33') }}"),
+    )
+    deployed = changed.deploy()
+    segments_are_as_before(gateway, deployed, before)
+    assert "addresses did not come up: 10.10.31.1/24" in deployed.err, deployed.text
+    gateway.converge()
+
+
+def test_a_networkd_that_does_not_start_leaves_the_segments_as_they_were(gateway: Gateway, changed: Checkout) -> None:
+    before = gateway(NETWORK)
+    changed.edit(SITE_FILE, GUEST)
+    broken = "/etc/systemd/system/systemd-networkd.service.d/99-broken.conf"
+    gateway(f"printf '[Service]\\nExecStartPre=/bin/false\\n' >{broken}; systemctl daemon-reload")
+    gateway("systemctl kill -s KILL systemd-networkd.service")
+    gateway.until("systemctl is-failed systemd-networkd.service", 30)
+    segments_are_as_before(gateway, changed.deploy(), before)
+    gateway(f"rm {broken}; systemctl daemon-reload")
+    gateway.converge()
+    assert gateway(NETWORK) == before
+
+
 def test_a_power_cut_in_the_middle_of_a_change_brings_the_old_state_back(gateway: Gateway, changed: Checkout) -> None:
     before = gateway(RULES)
     start_and_vanish(gateway, changed)

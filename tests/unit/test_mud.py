@@ -126,7 +126,7 @@ def _with(**matches: Any) -> dict[str, Any]:
         "ipv4": {"ietf-acldns:dst-dnsname": "a.example.com", "protocol": 6},
         "tcp": {"destination-port": {"port": 443}},
     }
-    return mud_file(ace(**{**base, **matches}))
+    return mud_file(ace(**{key: match for key, match in {**base, **matches}.items() if match is not None}))
 
 
 @pytest.mark.parametrize(
@@ -154,6 +154,12 @@ def _with(**matches: Any) -> dict[str, Any]:
         (_with(ipv4={"protocol": 6, "destination-ipv4-network": "8.8.8.8.8"}), "is no network"),
         (_with(ipv4={"protocol": 6, "ietf-acldns:dst-dnsname": "a b;drop.example"}), "is no name on the internet"),
         (_with(ipv4={"protocol": 6, "ietf-acldns:dst-dnsname": 7}), "is no name on the internet"),
+        *((_with(ipv4={"protocol": 6, "ietf-acldns:dst-dnsname": name}), "is no name on the internet")
+          for name in ("10.10.20.1", "192.168.1.1.", "localhost", "nas.local", "gw.internal", "x.home.arpa.")),
+        *((_with(ipv4={"protocol": 6, "destination-ipv4-network": network}), "is no address of the internet")
+          for network in ("127.0.0.0/8", "169.254.169.254/32", "192.168.0.0/16", "224.0.0.0/24", "255.255.255.255/32")),
+        *((_with(ipv4=None, ipv6={"protocol": 6, "destination-ipv6-network": network}), "is no address of the internet")
+          for network in ("fd10:10:20::/64", "::ffff:10.10.20.1/128")),
         (mud_file({**to_name("a.example.com"), "actions": {"forwarding": "tunnel"}}), "unknown action 'tunnel'"),
         (mud_file({**to_name("a.example.com"), "actions": {"mirror": 1}}), "unknown action 'mirror'"),
         (mud_file(*[to_name("a.example.com")] * (MOST + 1)), f"more than {MOST} entries"),
@@ -250,7 +256,7 @@ def test_a_model_of_the_registry_s_own_name_is_taken(house: Callable[..., Site],
 @pytest.mark.parametrize(
     ("entry", "said"),
     [
-        (to_name("broker.test.internal"), "a name of the site's own"),
+        (to_name("broker.plant.example"), "a name of the site's own"),
         (to_name("a.example.com", 853), "is for names"),
     ],
 )
@@ -260,7 +266,7 @@ def test_a_site_that_would_not_be_valid_is_not_written(
     bulb.write_text(json.dumps(mud_file(entry)))
     data = description()
     data["segments"]["iot"]["own_resolver"] = True
-    site = house(**{"segments": data["segments"], "domain": "test.internal", "devices": [
+    site = house(**{"segments": data["segments"], "domain": "plant.example", "devices": [
         {"name": "b", "model": "bulb1000", "gateway": "gw", "hardware_address": "02:00:00:00:00:09"}]})  # fmt: skip
     with pytest.raises(GatehouseError, match=said):
         mud.plan(site, str(bulb))
@@ -278,9 +284,26 @@ def test_a_description_without_need_of_the_internet_is_no_import(house: Callable
         mud.plan(house(), str(bulb))
 
 
-def test_a_file_that_is_not_there_is_said(house: Callable[..., Site], tmp_path: Path) -> None:
-    with pytest.raises(MudError, match="No such file"):
-        mud.plan(house(), str(tmp_path / "none.json"))
+def test_a_file_that_is_not_there_leads_to_itself_or_has_no_end_is_said(
+    house: Callable[..., Site], tmp_path: Path
+) -> None:
+    loop = tmp_path / "loop.json"
+    loop.symlink_to(loop)
+    for file, said in (
+        (tmp_path / "none.json", "No such file"),
+        (loop, "Too many levels of symbolic links"),
+        (tmp_path, "Is a directory"),
+        (Path("/dev/zero"), f"more than {LARGEST} bytes"),
+    ):
+        with pytest.raises(MudError, match=said) as refused:
+            mud.plan(house(), str(file))
+        assert "\n" not in str(refused.value)
+
+
+def test_a_list_that_is_named_again_and_again_adds_nothing() -> None:
+    """What comes nearest to a circle: entries can't name a list."""
+    again = {"from-device-policy": {"access-lists": {"access-list": [{"name": "from"}] * 500}}}
+    assert read(mud_file(to_name("a.example.com"), **again)).flows == (Flow("tcp", 443, "a.example.com"),)
 
 
 # Signatures
