@@ -26,7 +26,7 @@ GUARD = "/usr/lib/gatehouse/mosquitto-guard"
 DISCONNECT = "/usr/lib/gatehouse/mosquitto-disconnect"
 EXCHANGE = "/usr/lib/gatehouse/mosquitto-exchange"
 SEEN = "/usr/lib/gatehouse/mosquitto-seen"
-CHECK = f'python3 "$STAGED"{GUARD} check "$STAGED"'
+CHECK = f'python3 -B "$STAGED"{GUARD} check "$STAGED"'
 
 
 def addresses(target: Target) -> list[str]:
@@ -62,7 +62,7 @@ def configuration(target: Target) -> list[rendering.File]:
     stamp = " ".join([rendering.STAMP, UNIT, *LOADS])
     firewall = nftables.units[0]
     return [
-        rendering.File(GUARD, Path(__file__).with_name("guard.py").read_bytes(), mode=0o755),
+        *_guard(),
         rendering.template(
             "mosquitto",
             CONFIGURATION,
@@ -77,6 +77,15 @@ def configuration(target: Target) -> list[rendering.File]:
         rendering.template(
             "mosquitto", SANDBOX, broker=broker, configuration=CONFIGURATION, stamp=stamp, firewall=firewall
         ),
+    ]
+
+
+def _guard() -> list[rendering.File]:
+    """The program, and beside it what it consists of."""
+    here, parts = Path(__file__), f"{Path(GUARD).parent}/mosquitto/guard"
+    return [
+        rendering.File(GUARD, here.with_name("mosquitto_guard.py").read_bytes(), mode=0o755),
+        *(rendering.File(f"{parts}/{part.name}", part.read_bytes()) for part in sorted(here.parent.glob("guard/*.py"))),
     ]
 
 

@@ -8,7 +8,6 @@ import ssl
 import stat
 import struct
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,7 +20,7 @@ import pytest
 
 from gatehouse.identity.pki import Pki
 from roles.mosquitto import files as rendered
-from roles.mosquitto import guard
+from roles.mosquitto.guard import asking, layout, running, trial
 from roles.target import Target
 from tests.roles.broker import folder, free_port
 
@@ -32,8 +31,8 @@ LOOPBACK = {"ipv4": "127.0.0.1/8", "ipv6": "::1/64"}
 def _elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, programs: Callable[..., None]) -> None:
     """What the guard remembers stays in the test's folder."""
     programs("mosquitto", "mosquitto")
-    monkeypatch.setattr(guard, "STAMP", tmp_path / "stamp")
-    monkeypatch.setattr(guard, "KEPT", tmp_path / "kept")
+    monkeypatch.setattr(layout, "STAMP", tmp_path / "stamp")
+    monkeypatch.setattr(layout, "KEPT", tmp_path / "kept")
 
 
 @pytest.fixture
@@ -50,6 +49,7 @@ class Staged:
             path = self.root / file.path.lstrip("/")
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(file.content)
+            path.chmod(file.mode)
 
     def replace(self, name: str, content: bytes) -> None:
         (self.root / rendered.CREDENTIALS.lstrip("/") / name).write_bytes(content)
@@ -62,12 +62,12 @@ class Staged:
 
 
 def test_what_the_role_renders_is_accepted(staged: Staged) -> None:
-    guard.check(staged.root)
+    trial.check(staged.root)
 
 
 def test_a_trial_leaves_nothing_behind(staged: Staged) -> None:
     before = set(Path("/run").glob("gatehouse-mosquitto-*"))
-    guard.check(staged.root)
+    trial.check(staged.root)
     assert set(Path("/run").glob("gatehouse-mosquitto-*")) == before
 
 
@@ -84,28 +84,28 @@ def test_a_trial_leaves_nothing_behind(staged: Staged) -> None:
 )
 def test_a_broken_file_is_refused(staged: Staged, name: str, content: bytes, why: str) -> None:
     staged.replace(name, content)
-    with pytest.raises(guard.Refused, match=why):
-        guard.check(staged.root)
+    with pytest.raises(layout.Refused, match=why):
+        trial.check(staged.root)
 
 
 def test_a_key_that_is_not_the_certificates_is_refused(staged: Staged) -> None:
     staged.replace("server.key", staged.target.pki.device("kitchen-01").private_key_pem)
-    with pytest.raises(guard.Refused, match=r"does not start.*server key|does not start.*mismatch"):
-        guard.check(staged.root)
+    with pytest.raises(layout.Refused, match=r"does not start.*server key|does not start.*mismatch"):
+        trial.check(staged.root)
 
 
 def test_a_revocation_list_that_has_run_out_is_refused(staged: Staged, new_pki: Callable[[], Pki]) -> None:
     pki = new_pki()
     staged.replace("ca.crt", pki.trust_chain_for_devices())
     staged.replace("crl.pem", pki.crl(now=datetime.now(UTC) - timedelta(days=400)))
-    with pytest.raises(guard.Refused, match="was good until"):
-        guard.check(staged.root)
+    with pytest.raises(layout.Refused, match="was good until"):
+        trial.check(staged.root)
 
 
 def test_a_revocation_list_of_another_site_is_refused(staged: Staged, new_pki: Callable[[], Pki]) -> None:
     staged.replace("crl.pem", new_pki().crl())
-    with pytest.raises(guard.Refused, match="not signed by an authority of the devices"):
-        guard.check(staged.root)
+    with pytest.raises(layout.Refused, match="not signed by an authority of the devices"):
+        trial.check(staged.root)
 
 
 @pytest.mark.parametrize(
@@ -119,13 +119,13 @@ def test_a_revocation_list_of_another_site_is_refused(staged: Staged, new_pki: C
 )
 def test_a_configuration_that_would_let_strangers_in_is_refused(staged: Staged, old: str, new: str, why: str) -> None:
     staged.edit(old, new)
-    with pytest.raises(guard.Refused, match=why):
-        guard.check(staged.root)
+    with pytest.raises(layout.Refused, match=why):
+        trial.check(staged.root)
 
 
 def test_the_command_says_in_one_line_why_it_refuses(staged: Staged) -> None:
     staged.replace("crl.pem", b"junk\n")
-    command = [sys.executable, guard.__file__, "check", str(staged.root)]
+    command = [f"{staged.root}{rendered.GUARD}", "check", str(staged.root)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 1
     assert done.stderr == "gatehouse: mosquitto: the revocation list holds none\n"
@@ -139,7 +139,7 @@ def with_programs(gateway_of: Callable[..., Target], tmp_path: Path) -> Staged:
 
 
 def test_a_listener_for_passwords_is_accepted(with_programs: Staged) -> None:
-    guard.check(with_programs.root)
+    trial.check(with_programs.root)
 
 
 @pytest.mark.parametrize(
@@ -148,8 +148,8 @@ def test_a_listener_for_passwords_is_accepted(with_programs: Staged) -> None:
 )
 def test_a_broken_file_of_passwords_is_refused(with_programs: Staged, content: bytes) -> None:
     with_programs.replace("passwords", content)
-    with pytest.raises(guard.Refused, match="file of passwords is broken"):
-        guard.check(with_programs.root)
+    with pytest.raises(layout.Refused, match="file of passwords is broken"):
+        trial.check(with_programs.root)
 
 
 @pytest.mark.parametrize(
@@ -161,8 +161,8 @@ def test_a_broken_file_of_passwords_is_refused(with_programs: Staged, content: b
 )
 def test_a_listener_where_a_name_is_enough_is_refused(with_programs: Staged, old: str, new: str, why: str) -> None:
     with_programs.edit(old, new)
-    with pytest.raises(guard.Refused, match=why):
-        guard.check(with_programs.root)
+    with pytest.raises(layout.Refused, match=why):
+        trial.check(with_programs.root)
 
 
 @pytest.fixture
@@ -170,9 +170,9 @@ def tried(staged: Staged, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The brokers that are tried in private; what is staged is what the broker runs on, until a test changes it."""
     noted = [path for path in rendered.LOADS if path != rendered.SANDBOX]
     lines = [f"{sha256((staged.root / path.lstrip('/')).read_bytes()).hexdigest()}  {path}\n" for path in noted]
-    guard.STAMP.write_text("".join(lines))
+    layout.STAMP.write_text("".join(lines))
     tries: list[str] = []
-    monkeypatch.setattr(guard, "_try", lambda *_, **__: tries.append("tried"))
+    monkeypatch.setattr(trial, "_try", lambda *_, **__: tries.append("tried"))
     return tries
 
 
@@ -180,7 +180,7 @@ def test_a_new_revocation_list_alone_needs_no_trial(staged: Staged, tried: list[
     pki = staged.target.pki
     pki.revoke(pki.device("pump-02").serial)
     staged.replace("crl.pem", pki.crl())
-    guard.check(staged.root)
+    trial.check(staged.root)
     assert tried == []
 
 
@@ -188,13 +188,13 @@ def test_a_new_revocation_list_alone_needs_no_trial(staged: Staged, tried: list[
 def test_any_other_new_file_beside_it_is_tried(staged: Staged, tried: list[str], name: str) -> None:
     path = staged.root / rendered.CREDENTIALS.lstrip("/") / name
     staged.replace(name, path.read_bytes() + b"\n")
-    guard.check(staged.root)
+    trial.check(staged.root)
     assert tried == ["tried"]
 
 
 def test_all_is_tried_where_nobody_knows_what_runs(staged: Staged, tried: list[str]) -> None:
-    guard.STAMP.unlink()
-    guard.check(staged.root)
+    layout.STAMP.unlink()
+    trial.check(staged.root)
     assert tried == ["tried"]
 
 
@@ -207,10 +207,10 @@ def test_a_broken_list_is_refused_without_a_trial_too(
     staged: Staged, tried: list[str], spoil: Callable[[bytes], bytes]
 ) -> None:
     good = staged.target.pki.crl()
-    guard.check(staged.root)
+    trial.check(staged.root)
     staged.replace("crl.pem", spoil(good))
-    with pytest.raises(guard.Refused, match="revocation list"):
-        guard.check(staged.root)
+    with pytest.raises(layout.Refused, match="revocation list"):
+        trial.check(staged.root)
     assert tried == []
 
 
@@ -279,11 +279,11 @@ def machine(gateway_of: Callable[..., Target], monkeypatch: pytest.MonkeyPatch) 
     home = folder()
     made = Machine(gateway_of(iot=LOOPBACK, settings=settings), home)
     monkeypatch.setenv("PATH", f"{home}/bin:/usr/sbin:/usr/bin:/sbin:/bin")
-    monkeypatch.setattr(guard, "CONFIGURATION", home / "gatehouse.conf")
-    monkeypatch.setattr(guard, "STAMP", home / "stamp")
-    monkeypatch.setattr(guard, "KEPT", home / "kept")
-    guard.reload()
-    guard.prove()
+    monkeypatch.setattr(layout, "CONFIGURATION", home / "gatehouse.conf")
+    monkeypatch.setattr(layout, "STAMP", home / "stamp")
+    monkeypatch.setattr(layout, "KEPT", home / "kept")
+    running.reload()
+    running.prove()
     assert made.asked == ["restart"]
     yield made
     subprocess.run(["sh", "-c", f"kill $(cat {home}/pid)"], check=False, stderr=subprocess.DEVNULL)
@@ -294,16 +294,16 @@ def machine(gateway_of: Callable[..., Target], monkeypatch: pytest.MonkeyPatch) 
 def test_a_new_acl_is_reloaded_and_the_sessions_stay(machine: Machine) -> None:
     with (machine.home / "acl").open("a") as acl:
         acl.write("topic read news\n")
-    guard.reload()
-    guard.prove()
+    running.reload()
+    running.prove()
     assert machine.asked == ["reload"]
 
 
 def test_new_authorities_need_a_restart(machine: Machine) -> None:
     with (machine.home / "ca.crt").open("a") as authorities:
         authorities.write("\n")
-    guard.reload()
-    guard.prove()
+    running.reload()
+    running.prove()
     assert machine.asked == ["restart"]
 
 
@@ -313,43 +313,43 @@ def test_a_reload_that_the_broker_could_not_do_is_noticed_and_the_former_files_c
 ) -> None:
     path = machine.home / name
     good, mode = path.read_bytes(), stat.S_IMODE(path.stat().st_mode)
-    guard._keep()
+    running.keep()
     path.write_text("pattern bogus x\n")
     with pytest.raises(subprocess.CalledProcessError):
-        guard.reload()
+        running.reload()
     assert machine.asked == ["reload", "restart"]
     assert "could not read its files again" in capsys.readouterr().err
-    guard.restore()
+    running.restore()
     assert path.read_bytes() == good
     assert stat.S_IMODE(path.stat().st_mode) == mode
     assert path.group() == "mosquitto"
-    assert not guard.KEPT.exists()
-    guard.prove()
+    assert not layout.KEPT.exists()
+    running.prove()
 
 
 def test_only_a_set_that_runs_is_kept_to_come_back_to(machine: Machine) -> None:
     (machine.home / "acl").write_text("pattern bogus x\n")
-    guard._keep()
-    assert not guard.KEPT.exists()
-    with pytest.raises(guard.Refused, match="no former set"):
-        guard.restore()
+    running.keep()
+    assert not layout.KEPT.exists()
+    with pytest.raises(layout.Refused, match="no former set"):
+        running.restore()
 
 
 def test_a_broker_with_another_certificate_than_the_files_is_noticed(
     machine: Machine, gateway_of: Callable[..., Target]
 ) -> None:
-    guard.prove()
+    running.prove()
     other = gateway_of().pki.server("other", dns_names=["other.test.internal"])
     (machine.home / "server.crt").write_bytes(other.chain_pem)
-    with pytest.raises(guard.Refused, match="does not serve the certificate"):
-        guard.prove()
+    with pytest.raises(layout.Refused, match="does not serve the certificate"):
+        running.prove()
 
 
 def test_a_broker_that_does_not_run_is_noticed(machine: Machine) -> None:
     subprocess.run(["sh", "-c", f"kill -9 $(cat {machine.home}/pid)"], check=True)
     time.sleep(0.1)
-    with pytest.raises(guard.Refused, match="refused"):
-        guard.prove()
+    with pytest.raises(layout.Refused, match="refused"):
+        running.prove()
 
 
 @pytest.fixture
@@ -358,7 +358,7 @@ def with_keys(gateway_of: Callable[..., Target], tmp_path: Path) -> Staged:
 
 
 def test_a_listener_for_keys_is_accepted(with_keys: Staged) -> None:
-    guard.check(with_keys.root)
+    trial.check(with_keys.root)
 
 
 LINE = b"sensor-01:" + b"5a" * 32 + b"\n"
@@ -370,8 +370,8 @@ LINE = b"sensor-01:" + b"5a" * 32 + b"\n"
 )
 def test_a_broken_file_of_keys_is_refused(with_keys: Staged, content: bytes) -> None:
     with_keys.replace("psk", content)
-    with pytest.raises(guard.Refused, match="file of keys is broken"):
-        guard.check(with_keys.root)
+    with pytest.raises(layout.Refused, match="file of keys is broken"):
+        trial.check(with_keys.root)
 
 
 @pytest.mark.parametrize(
@@ -384,8 +384,8 @@ def test_a_broken_file_of_keys_is_refused(with_keys: Staged, content: bytes) -> 
 )
 def test_a_listener_where_a_key_is_not_all_is_refused(with_keys: Staged, old: str, new: str, why: str) -> None:
     with_keys.edit(old, new)
-    with pytest.raises(guard.Refused, match=why):
-        guard.check(with_keys.root)
+    with pytest.raises(layout.Refused, match=why):
+        trial.check(with_keys.root)
 
 
 @pytest.mark.parametrize("setting", ["use_identity_as_username", "use_username_as_clientid"])
@@ -394,8 +394,8 @@ def test_a_listener_where_the_name_is_not_the_keys_is_refused(with_keys: Staged,
         "TLS_AES_128_GCM_SHA256\nuse_identity_as_username true\nuse_username_as_clientid true",
         f"TLS_AES_128_GCM_SHA256\nuse_identity_as_username true\nuse_username_as_clientid true\n{setting} false",
     )
-    with pytest.raises(guard.Refused, match="does not take the name"):
-        guard.check(with_keys.root)
+    with pytest.raises(layout.Refused, match="does not take the name"):
+        trial.check(with_keys.root)
 
 
 def test_a_connection_that_is_reset_is_asked_again_and_one_that_always_is_refused(tmp_path: Path) -> None:
@@ -404,7 +404,7 @@ def test_a_connection_that_is_reset_is_asked_again_and_one_that_always_is_refuse
         resets = []
 
         def reset_each() -> None:
-            for _ in range(guard.ATTEMPTS):
+            for _ in range(asking.ATTEMPTS):
                 connection, _ = server.accept()
                 connection.recv(1)
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -413,10 +413,10 @@ def test_a_connection_that_is_reset_is_asked_again_and_one_that_always_is_refuse
 
         resetting = threading.Thread(target=reset_each)
         resetting.start()
-        with pytest.raises(guard.Refused):
-            guard._ask(server.getsockname(), authorities)
+        with pytest.raises(layout.Refused):
+            asking.ask(server.getsockname(), authorities)
         resetting.join(10)
-    assert len(resets) == guard.ATTEMPTS
+    assert len(resets) == asking.ATTEMPTS
 
 
 def test_an_openssl_that_ends_before_it_is_spoken_to_is_no_error(
@@ -433,5 +433,5 @@ def test_an_openssl_that_ends_before_it_is_spoken_to_is_no_error(
         time.sleep(0.05)
         return process
 
-    monkeypatch.setattr(guard.subprocess, "Popen", spawned_and_deaf)
-    assert guard._ask_with_key(("127.0.0.1", 1), "name", "00") == (b"", "alert\n")
+    monkeypatch.setattr(asking.subprocess, "Popen", spawned_and_deaf)
+    assert asking.ask_with_key(("127.0.0.1", 1), "name", "00") == (b"", "alert\n")

@@ -1,0 +1,1 @@
+"""Runs on the gateway, started by `mosquitto-guard`: Debian's Python and openssl, and nothing of the kit."""
