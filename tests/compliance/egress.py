@@ -16,7 +16,9 @@ from gatehouse.proof.plugin import cannot_prove
 from gatehouse.site import INTERNET
 from gatehouse.site.egress import HTTPS_PORT, RESOLVER_PORTS, Destination
 from lab.field import PORT as FIELD_PORT
-from tests.compliance.live import EAGER, LISTED, PATIENT, Live
+from tests.compliance.line import EAGER, LISTED
+from tests.compliance.live import Live
+from tests.compliance.looks import PATIENT
 from tests.compliance.once import once
 
 # RFC 1112 §4, RFC 3879: nobody has these; RFC 5737, RFC 3849: nor does anybody in a segment have these.

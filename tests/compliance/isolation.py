@@ -9,7 +9,8 @@ from typing import Any
 from gatehouse.proof import expect, plays
 from gatehouse.proof.channel import ProbeError
 from gatehouse.proof.observation import Observation
-from tests.compliance.live import CUT_OFF, Live
+from tests.compliance.line import CUT_OFF
+from tests.compliance.live import Live
 from tests.compliance.once import once
 
 # nft(8) keeps them in the kernel; by the status of the devices in them.

@@ -37,7 +37,9 @@ from gatehouse.site import INTERNET
 from gatehouse.site.remote import INTERFACE
 from lab import hosts
 from tests.compliance import egress, isolation, refusals, remote
-from tests.compliance.live import CUT_OFF, LISTED, Live
+from tests.compliance.line import CUT_OFF, LISTED
+from tests.compliance.live import Live
+from tests.compliance.looks import Looks
 from tests.compliance.once import once
 
 # Seconds for what answered before, time for a SYN to be sent three times (RFC 6298 §2.1), and for what did not; where
@@ -346,7 +348,7 @@ class Session:
 
 
 def _give_reach(live: Warm, heard: dict[str, list[str]]) -> None:
-    reach: once = Live.__dict__["reach"]
+    reach: once = Looks.__dict__["reach"]
     reach.give(live, heard)
 
 
