@@ -29,6 +29,7 @@ from roles.undo import PENDING
 if TYPE_CHECKING:
     from gatehouse.identity import Pki
 
+SSH = "ssh"  # service and listener
 LOCK = "/run/gatehouse-deploy.lock"
 SYSTEMS = ("debian 12", "debian 13")
 FREE_MEGABYTES = 100
@@ -50,14 +51,17 @@ def begin() -> Target:
     site: Site = host.data.site
     _prepare_connection()
     without_source_lines()
+    target = Target(site, host.name, lambda: _open_pki(site))
     try:
         unconfirmed = _take_lock()
+        if host.data.ssh_user != site.ssh.user:
+            _refuse_a_way_that_ends(target, host.connector_data["gatehouse_way"])
     except Unsuitable as error:
         _leave_out(str(error))
     if host.data.ssh_user == site.ssh.user and "ssh" not in unconfirmed:
         remember_hardened(site, host.name)
     state.add_callback_handler(Foresight(ctx_host.get(), Shell(host.connector_data["gatehouse_lock"])))
-    return Target(site, host.name, lambda: _open_pki(site))
+    return target
 
 
 def _leave_out(why: str) -> NoReturn:
@@ -126,7 +130,8 @@ def _take_lock() -> set[str]:
     )
     sudo = "sudo -n " if host.data.get("_sudo") else ""
     channel = host.connector.client.get_transport().open_session()
-    channel.exec_command(f"{sudo}sh -c {shlex.quote(script)}")
+    # sudo takes it out of the environment.
+    channel.exec_command(f"echo way $SSH_CONNECTION; {sudo}sh -c {shlex.quote(script)}")
     # The answer takes as long as this, and the layers are about to need it.
     for service in host.data.site.services_of(host.name):
         importlib.import_module(f"roles.{service.name}.deploy")
@@ -137,11 +142,25 @@ def _take_lock() -> set[str]:
         if word == "taken":
             host.connector_data["gatehouse_lock"] = channel
             break
+    host.connector_data["gatehouse_way"] = said.get("way", "")
     _refuse_unsuitable(said)
     if "taken" not in said:
         wrong = channel.makefile_stderr("r").read().decode().strip().splitlines() or ["it said nothing"]
         raise Unsuitable(f"can't act as root: {wrong[-1]} (log in as root, or as a user with sudo NOPASSWD)")
     return {name.removesuffix(".sh") for name in said["unconfirmed"].split() if name.endswith(".sh")}
+
+
+def _refuse_a_way_that_ends(target: Target, way: str) -> None:
+    """`way` is SSH_CONNECTION: a new connection to the same address must work when the firewall is up. `Unsuitable`."""
+    reach = target.site.listener(SSH, SSH).reachable_from
+    networks = [target.gateway.networks[segment] for segment in reach if segment in target.gateway.networks]
+    stay = [str(address) for network in networks for address in network.addresses]
+    address = (way.split() or [""])[-2:][0]
+    if address and stay and address not in stay and not any(isinstance(network.ipv4, str) for network in networks):
+        raise Unsuitable(
+            f"you have come to {address}, where no SSH answers once it is hardened (give it {stay[0]} first and name"
+            " that as the contact's address: docs/first-gateway.md says how)"
+        )
 
 
 def _absent_ports(gateway: Gateway) -> str:

@@ -218,7 +218,24 @@ def deploy_that_stands_still(gateway: Gateway, checkout: Checkout) -> Iterator:
         first.send_signal(signal.SIGCONT)
 
 
-def test_a_mirror_that_is_down_is_named_and_the_next_run_converges(fresh_gateway: Gateway, here: Checkout) -> None:
+def refuses_a_way_that_ends(gateway: Gateway, checkout: Checkout) -> None:
+    """Come to by another address than the one at which it is administered later, the gateway is not deployed to."""
+    other, known = "10.10.20.99", checkout.site.state / "known_hosts"
+    checkout.edit(SITE_FILE, ('"contact": {', f'"contact": {{"address": "{other}", '))
+    pinned = known.read_text()
+    known.write_text(pinned + pinned.replace("10.10.20.1 ", f"{other} "))
+    gateway(f"ip address add {other}/24 dev port-mgmt")
+    try:
+        is_refused(checkout, "[gateway]", f"you have come to {other}, where no SSH answers once it is hardened")
+    finally:
+        known.write_text(pinned)
+        gateway(f"ip address del {other}/24 dev port-mgmt")
+
+
+def test_a_mirror_that_is_down_is_named_and_the_next_run_converges(
+    fresh_gateway: Gateway, here: Checkout, changed: Checkout
+) -> None:
+    refuses_a_way_that_ends(fresh_gateway, changed)
     down = "table inet down { chain f { type filter hook forward priority -10; tcp dport 1-65535 reject; }; }"
     fresh_gateway.elsewhere("internet", f"nft '{down}'")
     try:

@@ -101,6 +101,20 @@ def test_every_link_to_a_file_leads_to_one(document: Path) -> None:
     assert [link for link in links if "://" not in link and not (document.parent / link).exists()] == []
 
 
+def anchors(document: Path) -> set[str]:
+    """What a link may name within a document: its headings as they are made into anchors."""
+    headings = re.findall(r"^#+ +(.+)$", re.sub(r"```.*?```", "", document.read_text(), flags=re.DOTALL), re.MULTILINE)
+    plain = (re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", heading) for heading in headings)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in plain}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_every_link_to_a_chapter_leads_to_one(document: Path) -> None:
+    links = re.findall(r"\]\(([^)\s#:]*)#([^)\s]+)\)", document.read_text())
+    targets = [((document.parent / path if path else document).resolve(), anchor) for path, anchor in links]
+    assert [(path.name, anchor) for path, anchor in targets if anchor not in anchors(path)] == []
+
+
 def test_the_threat_model_is_printed_as_documented(tmp_path: Path) -> None:
     machine = Machine.new(tmp_path)
     machine.did(INIT)

@@ -47,7 +47,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Machine:
     machine = Machine.new(tmp_path_factory.mktemp("made"))
     machine.did("mkdir ~/.ssh; ssh-keygen -q -t ed25519 -N '' -f ~/.ssh/id_ed25519")
     written = example(
-        "README.md", "./kit init home --address 192.168.1.7 --key ~/.ssh/id_ed25519.pub --uplink eth0 --trunk eth1"
+        "README.md", "./kit init home --address 10.10.20.1 --key ~/.ssh/id_ed25519.pub --uplink eth0 --trunk eth1"
     )
     assert "Next: ./kit trust --site home" in machine.did(f"{written} --lan eth2")
     file = machine.checkout / "inventories" / "group_data" / "home.py"
