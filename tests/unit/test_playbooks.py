@@ -26,6 +26,36 @@ TITLES = (
     "A gateway was taken over",
     "An authority has",
 )
+# Which test runs a step, by command and options, and what it says there. Those of this file run lines of the document.
+LAB, UNIT = "tests/lab", "tests/unit"
+HERE = f"{UNIT}/test_playbooks.py"
+RUN = {
+    "alerts": (f"{LAB}/test_alerts.py", 'invoke("alerts", "--json")'),
+    "audit": (f"{LAB}/test_audit.py", 'invoke("audit", "--json"'),
+    "bundle --name": (HERE, "./kit bundle --site home --name kitchen-01"),
+    "ca.drop --force --role": (HERE, 'startswith("./kit ca.")'),
+    "ca.move-to-backup-key": (HERE, "./kit ca.move-to-backup-key --site home"),
+    "ca.rollover --issue --role": (HERE, 'startswith("./kit ca.")'),
+    "ca.rollover --role": (HERE, 'startswith("./kit ca.")'),
+    "ca.status": (HERE, "./kit ca.status --site home"),
+    "credentials": (f"{LAB}/test_rotation.py", 'invoke("credentials", "--json")'),
+    "data.erase --device": (f"{LAB}/test_database.py", 'invoke("data.erase", "--device"'),
+    "devices": (f"{LAB}/test_devices.py", 'invoke("devices", "--json")'),
+    "drift": (f"{LAB}/test_audit.py", 'invoke("drift"'),
+    "harden": ("tests/vm/conftest.py", 'invoke("harden", "--site", SITE'),
+    "incident --device": (f"{LAB}/test_devices.py", 'invoke("incident", "--device"'),
+    "quarantine --name": (f"{LAB}/test_intake.py", 'invoke("quarantine", "--name"'),
+    "refused": (f"{LAB}/test_devices.py", 'invoke("refused", "--json")'),
+    "release --name": (f"{LAB}/test_devices.py", 'invoke("release", "--name"'),
+    "revoke --name": (f"{LAB}/test_devices.py", 'invoke("revoke", "--name"'),
+    "rotate --dry": (HERE, "./kit rotate --site home --dry"),
+    "rotate --only": (f"{LAB}/test_rotation.py", 'invoke("rotate", "--only"'),
+    "token.rotate --at-once": (HERE, "./kit token.rotate --site home --at-once"),
+    "trust": (f"{UNIT}/test_tasks.py", 'invoke("trust", "--site", "home"'),
+    "vault.remove-recipient": (f"{UNIT}/test_vault_drill.py", "vault.remove-recipient"),
+    # As `./kit verify` does: the same suite, of each hardened lab.
+    "verify": (f"{UNIT}/test_tasks.py", "nothing_to_change_asks_nothing_and_verifies"),
+}
 
 
 def steps() -> list[list[str]]:
@@ -51,6 +81,17 @@ def test_each_step_is_a_command_that_takes_what_it_is_given(step: list[str]) -> 
         parsed([*step, "--no-such-option"])
 
 
+def test_each_step_is_run_by_a_test() -> None:
+    def options(step: list[str]) -> list[str]:
+        return sorted(word for word in step if word.startswith("--") and word != "--site")
+
+    assert {" ".join([step[0], *options(step)]) for step in steps()} == set(RUN)
+    for step, (file, words) in RUN.items():
+        # The table is no test that runs something.
+        text = (ROOT / file).read_text().partition("def test_each_step_is_run")[2 if file == HERE else 0]
+        assert words in text, step
+
+
 def test_what_needs_no_gateway_does_as_written_and_a_takeover_replaces_all_that_a_gateway_knew(tmp_path: Path) -> None:
     machine = Machine.new(tmp_path)
     machine.did(INIT)
@@ -69,6 +110,7 @@ def test_what_needs_no_gateway_does_as_written_and_a_takeover_replaces_all_that_
     everything = machine.did("./kit rotate --site home --dry")
     assert sorted(set(everything.splitlines()) - set(replaced.splitlines())) == []
     assert "devices/kitchen-01/hmac" in machine.did("./kit credentials --site home")
+    assert "kitchen-01" in machine.did("./kit bundle --site home --name kitchen-01")
 
 
 def test_a_devices_authority_that_has_ended_issues_nothing_and_its_roll_over_mends_that() -> None:
