@@ -13,6 +13,7 @@ import base64
 import contextlib
 import copy
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +22,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from deploy import vaults
+from deploy.asking import each
 from deploy.foresight import Question, grouped, joint_command, question_of, read_by
 from deploy.remote import connected
 from deploy.shell import Shell
@@ -49,8 +51,12 @@ class DriftError(GatehouseError):
 
 
 def compare(site: Site) -> list[Looked]:
-    """What differs on each gateway of the site. Raises `RemoteError`, `DriftError`, `VaultError`."""
+    """What differs on each gateway of the site, in its order; several are asked at a time.
+
+    Raises `RemoteError`, `DriftError`, `VaultError`; `Unanswered` where several gateways have one.
+    """
     kept: list[Pki] = []
+    turn = Turn()
 
     def pki() -> Pki:
         # A certificate that is due is made for the comparison alone.
@@ -58,21 +64,51 @@ def compare(site: Site) -> list[Looked]:
             kept.append(vaults.open_pki(site, vaults.open_vault(site).apart()))
         return kept[0]
 
-    return [_compared(Target(site, gateway, pki)) for gateway in site.gateways]
+    with _quiet():
+        return each(site.gateways, lambda gateway: _compared(Target(site, gateway, pki), turn))
 
 
-def _compared(target: Target) -> Looked:
+def _compared(target: Target, turn: Turn) -> Looked:
     started = time.monotonic()
     with ThreadPoolExecutor(1) as pool, contextlib.ExitStack() as stack:
         # The way there takes as long as what there is to prepare here.
         opening = pool.submit(lambda: stack.enter_context(connected(target.site, target.name)).shell())
-        with _quiet(), foreseen(target, opening.result, layers()) as look:
+        with foreseen(target, opening.result, layers(), turn) as look:
             found = look.found(extras(target))
     return Looked(target.name, found, look.round_trips, time.monotonic() - started)
 
 
+class Turn:
+    """Whose operations are followed: pyinfra knows one state at a time. While one waits for answers, others go on."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+
+    @contextlib.contextmanager
+    def taken(self, state: State, host: Host) -> Iterator[None]:
+        """These are what operations act on."""
+        with self._lock, _current(state, host):
+            yield
+
+    @contextlib.contextmanager
+    def passed_on(self, state: State, host: Host) -> Iterator[None]:
+        """Until this ends others may take it."""
+        from pyinfra.context import ctx_host, ctx_state
+
+        ctx_state.set(None)
+        self._lock.release()
+        try:
+            yield
+        finally:
+            self._lock.acquire()
+            ctx_state.set(state)
+            ctx_host.set(host)
+
+
 @contextlib.contextmanager
-def foreseen(target: Target, shell: Callable[[], Shell], layers: Iterable[ModuleType]) -> Iterator[Look]:
+def foreseen(
+    target: Target, shell: Callable[[], Shell], layers: Iterable[ModuleType], turn: Turn | None = None
+) -> Iterator[Look]:
     """The operations of a deploy to this gateway, none of them run."""
     # Here: of the commands that are no deploy, those in a hurry can't wait for its import.
     from pyinfra.api import Config, Inventory, State
@@ -85,9 +121,10 @@ def foreseen(target: Target, shell: Callable[[], Shell], layers: Iterable[Module
     state = State(Inventory(([(target.name, data)], {})), Config(), check_for_changes=False)
     host = next(iter(state.inventory))
     # A gateway that can't be reached is no matter of the layers.
-    look = Look(state, host, shell())
+    turn = turn or Turn()
+    look = Look(state, host, shell(), turn)
     host.get_fact = look.get_fact
-    with _current(state, host):
+    with turn.taken(state, host):
         try:
             for layer in layers:
                 layer.apply(target)
@@ -140,9 +177,9 @@ class Extra:
 class Look:
     """The operations of one gateway, followed with the answers that are there so far."""
 
-    def __init__(self, state: State, host: Host, shell: Shell) -> None:
+    def __init__(self, state: State, host: Host, shell: Shell, turn: Turn) -> None:
         self.round_trips = 0
-        self._state, self._host, self._shell = state, host, shell
+        self._state, self._host, self._shell, self._turn = state, host, shell, turn
         self._answers: dict[Question, list[str]] = {}
         self._open: list[Question] | None = None  # a list while operations are followed
         self._open_before = 0  # as many were open when the present one began
@@ -207,7 +244,8 @@ class Look:
         groups = grouped(questions)
         commands = [joint_command(group) for group in groups] + list(extra)
         self.round_trips += 1
-        answers = self._shell.ask(commands)
+        with self._turn.passed_on(self._state, self._host):
+            answers = self._shell.ask(commands)
         for command, lines in zip(commands, answers, strict=True):
             if lines is None:
                 raise DriftError(f"no answer to '{command[:60]}' (is it well? ./kit plan says more)")

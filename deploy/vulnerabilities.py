@@ -8,6 +8,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import tempfile
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from deploy import osvserver
+from deploy.asking import each
 from deploy.data import one_gateway
 from deploy.environments import environment
 from deploy.inventory import ROOT
@@ -39,7 +41,7 @@ class SourceError(GatehouseError):
 
 
 def look(site: Site, gateway: str, debian: str, python: str, log: Callable[[str], None]) -> list[Side]:
-    """This machine, and the site's gateways or one of them.
+    """This machine, and the site's gateways or one of them, in this order; several are asked at a time.
 
     `debian` and `python` are other sources than Debian's security tracker and PyPI: an https address, or a file.
     Raises `SourceError`, `DataError`.
@@ -48,7 +50,11 @@ def look(site: Site, gateway: str, debian: str, python: str, log: Callable[[str]
         _judge(option, source)
     names = [one_gateway(site, gateway)] if gateway else list(site.gateways)
     tracker = Tracker(debian)
-    return [of_python(ROOT / LOCK, python, log), *(_of_gateway(site, name, tracker) for name in names)]
+
+    def ask(side: str) -> Side:
+        return of_python(ROOT / LOCK, python, log) if side == OPERATOR else _of_gateway(site, side, tracker)
+
+    return each([OPERATOR, *names], ask)
 
 
 def _judge(option: str, source: str) -> None:
@@ -153,17 +159,22 @@ class Tracker:
 
     source: str
     _had: dict[str, tuple[str, bytes]] = field(default_factory=dict)
+    _one: threading.Lock = field(default_factory=threading.Lock)
 
     def feed(self, suite: str) -> tuple[str, bytes]:
-        """What is asked, and its feed for a suite, packed as it was sent. Raises `FeedError`."""
-        if suite not in self._had:
-            about, data = self._fetch(suite) if "://" in (self.source or TRACKER) else self._read(suite)
-            try:
-                feeds.judge_debian(data)
-            except FeedError as error:
-                raise FeedError(f"{about}: {error}") from None
-            self._had[suite] = about, data
-        return self._had[suite]
+        """What is asked, and its feed for a suite, packed as it was sent: fetched once. Raises `FeedError`."""
+        with self._one:
+            if suite not in self._had:
+                self._had[suite] = self._judged(suite)
+            return self._had[suite]
+
+    def _judged(self, suite: str) -> tuple[str, bytes]:
+        about, data = self._fetch(suite) if "://" in (self.source or TRACKER) else self._read(suite)
+        try:
+            feeds.judge_debian(data)
+        except FeedError as error:
+            raise FeedError(f"{about}: {error}") from None
+        return about, data
 
     def _fetch(self, suite: str) -> tuple[str, bytes]:
         address = f"{(self.source or TRACKER).rstrip('/')}/{suite}"

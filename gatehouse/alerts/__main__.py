@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from gatehouse.alerts import book as books
-from gatehouse.alerts.rules import LATE, Limits, Reading, wrong
+from gatehouse.alerts.habits import Who
+from gatehouse.alerts.reading import LATE, Limits, Reading
+from gatehouse.alerts.rules import came, wrong
 from gatehouse.alerts.ways import Undelivered, way
 from gatehouse.errors import GatehouseError
 
@@ -50,12 +52,13 @@ def check(root: Path) -> int:
     try:
         settings = json.loads((root / SETTINGS).read_text())
         Limits(**settings["limits"])
-        for name in ("site", "gateway", "reading", "state", "calm"):
+        for name in ("site", "gateway", "reading", "state", "calm", "own"):
             settings[name]
+        _who(root / settings["devices"].lstrip("/"))
         for kind, given in settings["ways"].items():
             staged = {key: str(root / given[key].lstrip("/")) for key in _PATHS[kind] if given[key]}
             way(kind, {**given, **staged})
-    except (OSError, ValueError, KeyError, TypeError, GatehouseError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, GatehouseError) as error:
         print(f"gatehouse-alerts: {type(error).__name__}: {error}", file=sys.stderr)
         return 1
     return 0
@@ -71,12 +74,16 @@ def run(settings: dict[str, Any], now: float, awake: float) -> list[str]:
         trouble.append(f"{error}: begun anew")
         book = books.Book()
     reading = _reading(Path(settings["reading"]), trouble)
+    who, own = _devices(Path(settings["devices"]), trouble), settings["own"]
     if reading is not None:
-        book.counted.take(reading, limits.window)
+        risen = book.counted.take(reading, limits.window)
+        book.habits.take(reading, came(risen, own), who, limits)
     book.begun = book.begun or now
     was = {key: alert.text for key, alert in book.raised.items() if not key.startswith("delivery ")}
     missing = now - max(book.begun, book.counted.when)
-    found = wrong(reading, book.counted, limits, was, now, min(awake, missing))
+    found = wrong(reading, book.counted, limits, was, now, min(awake, missing), own)
+    if reading is not None and not reading.is_late(now):
+        found |= book.habits.unusual(who, limits)
     for name, state in book.ways.items():
         if state.failing and now - state.failing > LATE:
             found[f"delivery {name}"] = f"{name} does not take alerts, {len(state.waiting)} wait: {state.error}"
@@ -109,6 +116,21 @@ def _reading(path: Path, trouble: list[str]) -> Reading | None:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         trouble.append(f"{path}: {type(error).__name__}: {error}")
         return None
+
+
+def _who(path: Path) -> dict[str, Who]:
+    """The devices of the registry, by name. Raises `OSError`, `ValueError`, `KeyError` or `TypeError`."""
+    found = json.loads(path.read_text())
+    return {str(name): Who(str(each["model"]), str(each["address"])) for name, each in found.items()}
+
+
+def _devices(path: Path, trouble: list[str]) -> dict[str, Who]:
+    """The same; without them the gateway's own numbers are judged all the same."""
+    try:
+        return _who(path)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        trouble.append(f"{path}: {type(error).__name__}: {error}")
+        return {}
 
 
 def _test(path: Path, trouble: list[str]) -> str:

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from gatehouse.alerts.habits import Habits, read_habits
 from gatehouse.alerts.rules import Counted
 
 DAY = 86_400
@@ -48,6 +49,7 @@ class Book:
     ways: dict[str, Way] = field(default_factory=dict)
     number: int = 0
     begun: float = 0.0
+    habits: Habits = field(default_factory=Habits)
 
     def settle(self, wrong: Mapping[str, str], now: float, calm: int) -> list[tuple[str, State, Raised]]:
         """Takes what is wrong now; returns what is to be told: each once, once a day while it lasts, and its end."""
@@ -130,6 +132,8 @@ def read(path: Path) -> Book:
             {str(name): Way(**way) for name, way in found["ways"].items()},
             int(found["number"]),
             float(found["begun"]),
+            # Books of former versions have none.
+            read_habits(found.get("habits", {})),
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path}: {error}") from None

@@ -4,7 +4,8 @@ What is wrong goes by a key of kind and subject, such as `rejected-messages kitc
 
     rejected-messages DEVICE    the intake rejected messages of a device
     refused-packets DEVICE      the firewall refused packets of a device
-    unknown-hardware *          the firewall refused packets of hardware addresses that are no device's
+    unknown-hardware *          the same of hardware addresses that are no device's, in segments that hold devices
+    shared-certificate CLIENT   sessions of one certificate took each other over: two use it
     broker-refusals REASON      the broker turned away connections, at TLS (`handshake`) or by their names (`login`)
     dropped-packets SEGMENT     the firewall dropped packets from a segment
     certificate NAME            a certificate is in the last fifth of its life
@@ -17,63 +18,21 @@ What is wrong goes by a key of kind and subject, such as `rejected-messages kitc
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+
+from gatehouse.alerts.reading import LATE, Limits, Point, Reading
 
 FIFTH = 0.2
-LATE = 300  # seconds without a reading
+TAKEN, CAME = "takeovers", "connects"
+UNKNOWN, ELSEWHERE = "unknown", "elsewhere"
+"""Whose hardware addresses are no device's, in segments that hold devices and in others; see the collector."""
+PROBES = "gatehouse-probe-"
+"""What the compliance suite's own clients are called: they take each other over to see what comes of it."""
 MOST_COUNTED = 2000
 """Things that are counted within a window at a time: those that were counted most."""
 AGAIN = 1.2
 """A disk is no longer nearly full when so many times as much is free."""
-
-
-class Point(NamedTuple):
-    """A point of InfluxDB's line protocol, as far as the collector makes use of that."""
-
-    measurement: str
-    tags: Mapping[str, str]
-    fields: Mapping[str, float]
-
-
-def point(line: str) -> Point:
-    """Reads one. Raises `ValueError`."""
-    head, _, tail = line.partition(" ")
-    measurement, *tags = head.split(",")
-    named = dict(tag.split("=", 1) for tag in tags)
-    values = {name: float(value.removesuffix("i")) for name, value in (f.split("=", 1) for f in tail.split(","))}
-    return Point(measurement, named, values)
-
-
-@dataclass(frozen=True)
-class Reading:
-    """What the collector read at a time (seconds since 1970), and what the broker refused since a start, by reason."""
-
-    when: float
-    points: tuple[Point, ...]
-    broker: Mapping[str, int]
-
-    @classmethod
-    def of(cls, document: Mapping[str, Any]) -> Reading:
-        """From the file that the collector leaves. Raises `ValueError`, `KeyError`, `TypeError` or `AttributeError`."""
-        broker = {str(reason): int(number) for reason, number in document["broker"].items()}
-        return cls(float(document["when"]), tuple(map(point, document["points"])), broker)
-
-
-@dataclass(frozen=True)
-class Limits:
-    """From which number on something is wrong: see `gatehouse.site.alerts.Thresholds`. Times in seconds."""
-
-    window: int
-    rejected_messages: int
-    refused_packets: int
-    unknown_packets: int
-    broker_refusals: int
-    dropped_packets: int
-    certificate_days: int
-    disk_free_percent: int
-    verification_hours: int
 
 
 @dataclass
@@ -87,11 +46,12 @@ class Counted:
     last: dict[str, float] = field(default_factory=dict)
     added: dict[str, list[list[float]]] = field(default_factory=dict)
 
-    def take(self, reading: Reading, window: int) -> None:
-        """Adds what a reading counts. The very first one says only where counting begins."""
+    def take(self, reading: Reading, window: int) -> list[str]:
+        """Adds what a reading counts; returns what has counted. The very first one says only where counting begins."""
         first, now = not self.when, reading.when
         if now == self.when:
-            return
+            return []
+        risen = []
         totals = _totals(reading)
         for key, (total, whole) in totals.items():
             before = self.last.get(key, 0.0)
@@ -99,11 +59,13 @@ class Counted:
             more = total - before if total >= before else total if whole else 0.0
             if more > 0 and not first:
                 self.added.setdefault(key, []).append([now, more])
+                risen.append(key)
         self.when, self.last = now, {key: total for key, (total, _) in totals.items()}
         # A clock that was set back leaves entries in the future.
         kept = {key: [e for e in entries if now - window < e[0] <= now] for key, entries in self.added.items()}
         most = sorted((key for key in kept if kept[key]), key=lambda key: -sum(n for _, n in kept[key]))
         self.added = {key: kept[key] for key in most[:MOST_COUNTED]}
+        return risen
 
     def within(self, now: float, window: int) -> dict[str, int]:
         """How much each has counted within the window."""
@@ -123,14 +85,45 @@ def _totals(reading: Reading) -> dict[str, tuple[float, bool]]:
             add(f"rejected-messages {tags['device']}", fields["messages"])
         elif measurement == "refused":
             device = tags["device"]
-            # Addresses are forgotten after a day.
-            add("unknown-hardware *" if device == "unknown" else f"refused-packets {device}", fields["packets"], False)
+            # Addresses are forgotten after a day. Who is refused where there are no devices is nobody's alert.
+            if device != ELSEWHERE:
+                key = "unknown-hardware *" if device == UNKNOWN else f"refused-packets {device}"
+                add(key, fields["packets"], False)
         elif measurement == "firewall":
             add(f"dropped-packets {tags['segment']}", fields["packets"])
         elif measurement == "unit":
             add(f"restart {tags['name']}", fields["restarts"])
     for reason, number in reading.broker.items():
         add(f"broker-refusals {reason}", number)
+    for client, session in reading.sessions.items():
+        add(f"{TAKEN} {client}", session.taken)
+        for address, number in session.addresses.items():
+            add(f"{CAME} {client} {address}", number)
+    return found
+
+
+def came(risen: list[str], own: Collection[str]) -> dict[str, list[str]]:
+    """From what has counted: the addresses that each client connected from. The gateway's own are the kit's."""
+    found: dict[str, list[str]] = {}
+    for key in risen:
+        kind, _, rest = key.partition(" ")
+        client, _, address = rest.partition(" ")
+        if kind == CAME and address not in own:
+            found.setdefault(client, []).append(address)
+    return found
+
+
+def _shared(within: Mapping[str, int], limits: Limits, own: Collection[str]) -> dict[str, str]:
+    """Sessions that were taken over: back and forth between two addresses, or again and again from one."""
+    addresses, found = came(list(within), own), {}
+    for key, number in within.items():
+        kind, _, client = key.partition(" ")
+        places = sorted(addresses.get(client, ()))
+        if kind == TAKEN and not client.startswith(PROBES) and number >= (2 if len(places) > 1 else limits.takeovers):
+            found[f"shared-certificate {client}"] = (
+                f"{client}: its session was taken over {number} times within {limits.window} s,"
+                f" from {', '.join(places) or 'this gateway'}: do two use its certificate?"
+            )
     return found
 
 
@@ -144,22 +137,29 @@ _COUNTS = {
 
 
 def wrong(
-    reading: Reading | None, counted: Counted, limits: Limits, raised: Mapping[str, str], now: float, awake: float
+    reading: Reading | None,
+    counted: Counted,
+    limits: Limits,
+    raised: Mapping[str, str],
+    now: float,
+    awake: float,
+    own: Collection[str] = (),
 ) -> dict[str, str]:
     """What is wrong now, in a line each, by key. `counted` has taken the reading, `raised` is what was wrong before.
 
     `awake` is for how long there could have been a reading: soon after a start there is none yet. While there is none,
     whatever was wrong is.
     """
-    if reading is None or now - reading.when > LATE:
+    if reading is None or reading.is_late(now):
         late = {"numbers *": f"no reading of the gateway's own numbers for more than {LATE} s"} if awake > LATE else {}
         return {**raised, **late}
-    found: dict[str, str] = {}
-    for key, number in counted.within(reading.when, limits.window).items():
+    within = counted.within(reading.when, limits.window)
+    found = _shared(within, limits, own)
+    for key, number in within.items():
         kind, _, subject = key.partition(" ")
         if kind == "restart":
             found[key] = f"{subject} ended by itself and was started again, {number} times within {limits.window} s"
-        elif number >= getattr(limits, _COUNTS[kind][0]):
+        elif kind in _COUNTS and number >= getattr(limits, _COUNTS[kind][0]):
             found[key] = _COUNTS[kind][1].format(subject=subject, n=number, window=limits.window)
     for each in reading.points:
         found |= _state(each, limits, raised)

@@ -22,6 +22,7 @@ from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from gatehouse.errors import GatehouseError
+from gatehouse.messages.mqtt import packet, text
 
 PATIENCE = 10.0  # seconds, for each step
 SIGNATURE = "X-Gatehouse-Signature"
@@ -73,11 +74,11 @@ class Mqtt:
                 self._tls.wrap_socket(plain, server_hostname=self._name) as session,
             ):
                 # §3.1: clean start, no client identifier: the certificate has it.
-                session.sendall(_packet(0x10, _text("MQTT") + b"\x05\x02\x00\x3c\x00" + _text("")))
+                session.sendall(packet(0x10, text("MQTT") + b"\x05\x02\x00\x3c\x00" + text("")))
                 self._expect(session, 0x20, "the broker refuses the session", 1)
                 for number, body in enumerate(bodies, start=1):
-                    head = _text(self._topic) + struct.pack(">HB", number % 65535 + 1, 0)
-                    session.sendall(_packet(0x32, head + body))
+                    head = text(self._topic) + struct.pack(">HB", number % 65535 + 1, 0)
+                    session.sendall(packet(0x32, head + body))
                     self._expect(session, 0x40, f"the broker does not take what is published to {self._topic}", 2)
                     yield
                 session.sendall(b"\xe0\x00")
@@ -105,21 +106,6 @@ def _exactly(session: ssl.SSLSocket, size: int) -> bytes:
             raise Undelivered("the broker ends the connection")
         data += more
     return data
-
-
-def _text(value: str) -> bytes:
-    data = value.encode()
-    return struct.pack(">H", len(data)) + data
-
-
-def _packet(kind: int, content: bytes) -> bytes:
-    """§2.1.4: the length is a variable byte integer."""
-    length, size = bytearray(), len(content)
-    while True:
-        size, digit = divmod(size, 128)
-        length.append(digit | (0x80 if size else 0))
-        if not size:
-            return bytes([kind]) + bytes(length) + content
 
 
 class Webhook:

@@ -52,10 +52,12 @@ def main(arguments: list[str]) -> int:
 def leave(path: Path, points: list[str], when: float) -> None:
     """Replaces the reading for the gateway's alerts, whether the database is there or not. Raises `OSError`."""
     try:
-        before = json.loads(path.read_text())["broker"]
-    except (OSError, ValueError, KeyError, TypeError):
-        before = {}
-    reading = {"when": when, "points": points, "broker": readings.refused_by_broker(points, before)}
+        before = json.loads(path.read_text())
+        broker, sessions = before["broker"], readings.known_sessions(points, before.get("sessions", {}))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        broker, sessions = {}, readings.known_sessions(points, {})
+    refused = readings.refused_by_broker(points, broker)
+    reading = {"when": when, "points": points, "broker": refused, "sessions": sessions}
     beside = path.with_name(f".{path.name}.new")
     beside.write_text(json.dumps(reading))
     beside.chmod(0o640)
@@ -79,12 +81,17 @@ def collected(settings: dict[str, Any]) -> tuple[list[str], list[str]]:
 
     ruleset = cache(lambda: _said("nft", "-j", "list", "table", "inet", "gatehouse"))
     take("firewall", lambda: readings.firewall(ruleset()))
-    take("refused", lambda: readings.refused(ruleset(), json.loads(Path(settings["names"]).read_text())))
+    known = Path(settings["names"])
+    take("refused", lambda: readings.refused(ruleset(), json.loads(known.read_text()), settings["bridges"]))
     metrics = cache(lambda: _awaited(Path(settings["metrics"]).read_text, OSError))
     if settings["metrics"]:
-        take("intake", lambda: [*readings.messages(metrics()), *readings.rejected(metrics())])
+        take(
+            "intake", lambda: [*readings.messages(metrics()), *readings.rejected(metrics()), *readings.sent(metrics())]
+        )
+    # Once: what was read is not read again.
+    said = cache(lambda: _journal(settings["broker"], Path(settings["cursor"])))
     if settings["broker"]:
-        take("broker", lambda: readings.broker(_journal(settings["broker"], Path(settings["cursor"]))))
+        take("broker", lambda: [*readings.broker(said()), *readings.sessions(said())])
     for name, end in settings["certificates"].items():
         take(f"certificate of {name}", partial(_certificate, name, Path(end)))
     if (night := settings.get("verified")) and Path(night).exists():
@@ -93,8 +100,8 @@ def collected(settings: dict[str, Any]) -> tuple[list[str], list[str]]:
     if names := settings.get("units"):
         shown = ("-p", "Id", "-p", "ActiveState", "-p", "NRestarts")
         take("units", lambda: readings.units(_said("systemctl", "show", *shown, "--", *names)))
-    if (told := settings.get("alerts")) and Path(told).exists():
-        take("alerts", lambda: [readings.alerts(Path(told).read_text())])
+    if (status := settings.get("alerts")) and Path(status).exists():
+        take("alerts", lambda: [readings.alerts(Path(status).read_text())])
     take("registry", lambda: readings.devices(json.loads(Path(settings["registry"]).read_text())))
     return points, left_out
 

@@ -10,9 +10,13 @@
     disk,folder=/ free=63.2                   percent of a file system that are free
     unit,name=ssh.service failed=0i,restarts=0i           whether a unit has failed, and how often it was started again
     alerts raised=1i,waiting=0i,failing=0i    alerts that last, messages that nobody has taken, ways that take none
-    rejected,device=pump-02 messages=3i       messages of a device that the intake refused since its start; only the
-                                              gateway's alerts are told, the database is not
+    rejected,device=pump-02 messages=3i       messages of a device that the intake refused since its start
+    sent,device=pump-02 messages=3i,bytes=96i  all messages of a device since the intake's start
+    connects,client=pump-02,address=10.0.0.9 count=1i     connections of a client to the broker since the reading before
+    takeovers,client=pump-02 count=1i         sessions that were taken over by another of the same name since then
 
+The last four are for the gateway's alerts, the database is not told. What is `unknown` among `refused` are hardware
+addresses of no device in segments that hold devices, what is `elsewhere` those in others.
 Counters begin anew with what they count in: the dashboards show differences, and none that is negative.
 """
 
@@ -20,14 +24,21 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
 DAY = 86_400
-NOT_STORED = "rejected,"
+NOT_STORED = ("rejected,", "sent,", "connects,", "takeovers,")
 """How what the database is not told begins."""
+MOST_CLIENTS = 1000
+MOST_ADDRESSES = 8
+"""Clients of the broker's, and addresses of each, that are counted one by one: those that connected last."""
 _REJECTED = re.compile(r'^gatehouse_intake_rejected_total\{device="([a-z0-9-]+)"\} ([0-9]+)$', re.MULTILINE)
+_SENT = re.compile(r'^gatehouse_intake_device_(messages|bytes)_total\{device="([a-z0-9-]+)"\} ([0-9]+)$', re.MULTILINE)
+_CAME = re.compile(r"New client connected from ([0-9a-f.:]+):\d+ as ([a-z0-9-]+) \(")
+_TAKEN = re.compile(r"Client ([a-z0-9-]+) already connected, closing old connection")
 _REFUSED = re.compile(r'^gatehouse_intake_refused_total\{reason="([a-z-]+)"\} ([0-9]+)$', re.MULTILINE)
 _DROPPED = re.compile(r"^(?P<segment>[a-z][a-z0-9]*) (?P<towards>to the gateway|onwards)$")
 # The sets in which the firewall counts hardware addresses.
@@ -49,6 +60,52 @@ def messages(metrics: str) -> list[str]:
 def rejected(metrics: str) -> list[str]:
     """From the same: whose messages these were."""
     return [f"rejected,device={device} messages={number}i" for device, number in _REJECTED.findall(metrics)]
+
+
+def sent(metrics: str) -> list[str]:
+    """From the same: how much each device sent."""
+    found: dict[str, dict[str, str]] = {}
+    for what, device, number in _SENT.findall(metrics):
+        found.setdefault(device, {})[what] = number
+    return [
+        f"sent,device={name} messages={n['messages']}i,bytes={n['bytes']}i" for name, n in found.items() if len(n) == 2
+    ]
+
+
+def sessions(lines: Iterable[str]) -> list[str]:
+    """From what the broker logged since last time: who connected from where, and whose session was taken over."""
+    connects, takeovers = Counter[tuple[str, str]](), Counter[str]()
+    for line in lines:
+        if match := _CAME.search(line):
+            connects[match[2], match[1]] += 1
+        elif match := _TAKEN.search(line):
+            takeovers[match[1]] += 1
+    return [
+        *(f"connects,client={name},address={address} count={n}i" for (name, address), n in connects.items()),
+        *(f"takeovers,client={name} count={n}i" for name, n in takeovers.items()),
+    ]
+
+
+def known_sessions(points: Iterable[str], before: Mapping[str, Any]) -> dict[str, Any]:
+    """The same since the gateway's start, `{CLIENT: {"taken": 2, "from": {ADDRESS: 3}}}`; `before` is last time's.
+
+    Raises `KeyError`, `TypeError` or `AttributeError` where that is none.
+    """
+    found: dict[str, dict[str, Any]] = {
+        name: {"taken": int(each["taken"]), "from": dict(each["from"])} for name, each in before.items()
+    }
+    for line in points:
+        match = re.fullmatch(r"(?:connects|takeovers),client=([^,]+)(?:,address=(\S+))? count=([0-9]+)i", line)
+        if match:
+            name, address, number = match[1], match[2], int(match[3])
+            # At the end: those that connected last stay.
+            client = found[name] = found.pop(name, {"taken": 0, "from": {}})
+            if address:
+                client["from"][address] = client["from"].pop(address, 0) + number
+                client["from"] = dict(list(client["from"].items())[-MOST_ADDRESSES:])
+            else:
+                client["taken"] += number
+    return dict(list(found.items())[-MOST_CLIENTS:])
 
 
 def refused_by_broker(points: Iterable[str], before: Mapping[str, int]) -> dict[str, int]:
@@ -83,8 +140,9 @@ def firewall(ruleset: str) -> list[str]:
     return [f"firewall,segment={s},towards={t} packets={number}i" for (s, t), number in sorted(dropped.items())]
 
 
-def refused(ruleset: str, names: Mapping[str, str]) -> list[str]:
-    """From the same: who was refused, and why. `names` are the devices by hardware address; all others are `unknown`.
+def refused(ruleset: str, names: Mapping[str, str], bridges: Collection[str]) -> list[str]:
+    """From the same: who was refused, and why. `names` are the devices by hardware address; all others are `unknown` on
+    these bridges, and `elsewhere` on others.
 
     Raises `ValueError` for anything else.
     """
@@ -93,8 +151,9 @@ def refused(ruleset: str, names: Mapping[str, str]) -> list[str]:
         why = _WHY.get(entry.get("set", {}).get("name", ""))
         for element in entry["set"].get("elem", ()) if why else ():
             found = element["elem"]
+            address, bridge = found["val"]["concat"]
             # Whoever makes up addresses makes no names in the database.
-            key = names.get(found["val"], "unknown"), str(why)
+            key = names.get(address, "unknown" if bridge in bridges else "elsewhere"), str(why)
             counted[key] = counted.get(key, 0) + found["counter"]["packets"]
     return [f"refused,device={device},why={why} packets={n}i" for (device, why), n in sorted(counted.items())]
 

@@ -12,7 +12,7 @@ from gatehouse.messages.refusal import REASONS, Reason
 
 QUIET = 60.0  # seconds between two lines of one reason
 MOST_NAMED = 1000
-"""Devices whose refused messages are counted one by one: those that were the first."""
+"""Devices whose messages are counted one by one: those that were the first."""
 
 _HELP = {
     "received": ("counter", "Messages that the broker delivered."),
@@ -36,10 +36,19 @@ class Counts:
         self.values: dict[str, float] = dict.fromkeys(_HELP, 0)
         self.refused: dict[Reason, int] = dict.fromkeys(REASONS, 0)
         self.rejected: dict[str, int] = {}
+        self.came: dict[str, list[int]] = {}
         self._path = path
         self._say = say or (lambda line: print(line, file=sys.stderr, flush=True))
         self._told: dict[str, tuple[float, int]] = {}
         self._written = ""
+
+    def count(self, device: str, size: int) -> None:
+        """Counts a message of so many bytes, good or not. `device` as with `refuse`."""
+        if found := self.came.get(device):
+            found[0] += 1
+            found[1] += size
+        elif " " not in device and len(self.came) < MOST_NAMED:
+            self.came[device] = [1, size]
 
     def refuse(self, reason: Reason, device: str) -> None:
         """Counts a message that was refused. `device` is a name as the broker vouches for it, or words for none."""
@@ -71,6 +80,11 @@ class Counts:
             full = "gatehouse_intake_rejected_total"
             lines += [f"# HELP {full} The same, by device.", f"# TYPE {full} counter"]
             lines += [f'{full}{{device="{device}"}} {count}' for device, count in sorted(self.rejected.items())]
+        for at, (name, text) in enumerate((("messages", "Messages of a device"), ("bytes", "Bytes of these"))):
+            full = f"gatehouse_intake_device_{name}_total"
+            if self.came:
+                lines += [f"# HELP {full} {text}, stored or not.", f"# TYPE {full} counter"]
+            lines += [f'{full}{{device="{device}"}} {numbers[at]}' for device, numbers in sorted(self.came.items())]
         return "\n".join([*lines, ""])
 
     def write(self) -> None:

@@ -181,8 +181,11 @@ class Intake:
             if again and refused.reason == "replay":
                 self._counts.values["redelivered"] += 1
             else:
-                self._counts.refuse(refused.reason, _device(name))
+                device = _device(name)
+                self._counts.count(device, len(payload))
+                self._counts.refuse(refused.reason, device)
             return
+        self._counts.count(message.device, len(payload))
         self._lines.append(line)
         self._devices.append(message.device)
         self._touched.add((message.device, message.key_number))

@@ -93,16 +93,16 @@ class Subscriber:
 
     def _hello(self, patience: float) -> None:
         properties = struct.pack(">BIBHBI", 0x11, _FORGET_NEVER, 0x21, self._window, 0x27, self._largest)
-        body = _text("MQTT") + b"\x05\x00" + struct.pack(">H", self._keep_alive)
-        self._send(_packet(_CONNECT, body + _variable(len(properties)) + properties + _text(self._client_id)))
+        body = text("MQTT") + b"\x05\x00" + struct.pack(">H", self._keep_alive)
+        self._send(packet(_CONNECT, body + _variable(len(properties)) + properties + text(self._client_id)))
         answer = self._await(_CONNACK, patience)
         if len(answer) < 2 or answer[1]:
             raise Disconnected(f"the broker refuses the session: code {answer[1] if len(answer) > 1 else 'missing'}")
 
     def _subscribe(self, filters: Sequence[str], patience: float) -> None:
         # QoS 1, and retained messages not at all (retain handling 2, §3.8.3.1)
-        wanted = b"".join(_text(name) + b"\x21" for name in filters)
-        self._send(_packet(_SUBSCRIBE, b"\x00\x01\x00" + wanted))
+        wanted = b"".join(text(name) + b"\x21" for name in filters)
+        self._send(packet(_SUBSCRIBE, b"\x00\x01\x00" + wanted))
         answer = self._await(_SUBACK, patience)
         if len(answer) < 2 + len(filters) or any(code > 2 for code in answer[-len(filters) :]):
             raise Disconnected("the broker refuses the subscription")
@@ -261,10 +261,12 @@ def _variable(value: int) -> bytes:
             return bytes(found)
 
 
-def _text(value: str) -> bytes:
+def text(value: str) -> bytes:
+    """A string (§1.5.4)."""
     data = value.encode()
     return struct.pack(">H", len(data)) + data
 
 
-def _packet(kind: int, body: bytes) -> bytes:
+def packet(kind: int, body: bytes) -> bytes:
+    """A packet by its first byte (§2.1)."""
     return bytes([kind]) + _variable(len(body)) + body

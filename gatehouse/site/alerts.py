@@ -77,8 +77,11 @@ class Thresholds(Declaration):
 
     `rejected_messages` of one device by the intake; `refused_packets` of one device by the firewall, `unknown_packets`
     of all hardware addresses that are no device's; `broker_refusals` of connections, at TLS or at the login;
-    `dropped_packets` of a segment. `certificate_days` count where a certificate's life isn't known: elsewhere it is a
-    fifth of that.
+    `dropped_packets` of a segment; `takeovers` of one client's session by another with its certificate, where both come
+    from one address. A device's messages, and their size, are unusual from `unusual_times` as many on as is usual for
+    it, or `model_times` as many as for others of its model; fewer than `unusual_messages`, or smaller than
+    `unusual_bytes`, never are. `certificate_days` count where a certificate's life isn't known: elsewhere it is a fifth
+    of that.
     """
 
     rejected_messages: int = Field(default=10, ge=1, le=1_000_000)
@@ -89,13 +92,19 @@ class Thresholds(Declaration):
     certificate_days: int = Field(default=14, ge=1, le=365)
     disk_free_percent: int = Field(default=10, ge=1, le=90)
     verification_hours: int = Field(default=26, ge=1, le=720)
+    takeovers: int = Field(default=10, ge=2, le=1_000_000)
+    unusual_times: float = Field(default=4, ge=1.5, le=1000)
+    model_times: float = Field(default=10, ge=1.5, le=1000)
+    unusual_messages: int = Field(default=60, ge=1, le=1_000_000)
+    unusual_bytes: int = Field(default=512, ge=1, le=1_000_000)
 
 
 class Alerts(Declaration):
     """What is told, and how: `mqtt` to the topic `gateway/NAME/alerts` of the gateway's own broker, by a `webhook`,
     by `email`.
 
-    An alert ends when it has been quiet for `calm_seconds`.
+    An alert ends when it has been quiet for `calm_seconds`. What is usual for a device is only known after
+    `learning_hours`.
     """
 
     mqtt: bool = False
@@ -104,6 +113,7 @@ class Alerts(Declaration):
     thresholds: Thresholds = Thresholds()
     window_seconds: int = Field(default=600, ge=10, le=3600)
     calm_seconds: int = Field(default=300, ge=0, le=86_400)
+    learning_hours: int = Field(default=24, ge=1, le=720)
 
 
 def topic(gateway: str) -> str:

@@ -6,7 +6,7 @@ from pyinfra.api import deploy
 
 from roles import lifecycle
 from roles.alerts import files, service
-from roles.intake.files import LIBRARY
+from roles.intake.files import LIBRARY, PACKAGES
 from roles.target import Target
 
 
@@ -29,7 +29,7 @@ def configure(target: Target) -> None:
     lifecycle.files(
         lifecycle.Directory("/etc/gatehouse"),
         lifecycle.Directory(files.FOLDER, group=service.user, mode=0o750),
-        *(lifecycle.Directory(path) for path in (LIBRARY, f"{LIBRARY}/gatehouse", f"{LIBRARY}/gatehouse/alerts")),
+        *(lifecycle.Directory(path) for path in (*PACKAGES, f"{LIBRARY}/gatehouse/alerts")),
         *files.program(),
         *files.configuration(target),
         name="Configure the alerts",

@@ -15,7 +15,7 @@ from roles import rendering
 from roles.alerts import EMAIL_PASSWORD, WEBHOOK_SECRET, service
 from roles.collector import service as collector
 from roles.collector.files import READING, TOLD
-from roles.intake.files import LIBRARY
+from roles.intake.files import LIBRARY, library
 from roles.mosquitto import files as mosquitto
 from roles.mosquitto import service as broker
 from roles.target import Target
@@ -23,7 +23,7 @@ from roles.target import Target
 TIMER = service.units[0]
 UNIT = TIMER.replace(".timer", ".service")
 FOLDER = "/etc/gatehouse/alerts"
-SETTINGS = f"{FOLDER}/alerts.json"
+SETTINGS, DEVICES = f"{FOLDER}/alerts.json", f"{FOLDER}/devices.json"
 AUTHORITY, CLIENT = f"{FOLDER}/ca.pem", f"{FOLDER}/client.pem"
 SECRET, TRUST = f"{FOLDER}/webhook.secret", f"{FOLDER}/webhook-ca.pem"
 PASSWORD, MAIL_TRUST = f"{FOLDER}/email.password", f"{FOLDER}/email-ca.pem"
@@ -38,11 +38,11 @@ class AlertsRefused(GatehouseError):
 
 
 def program() -> list[rendering.File]:
-    """What runs: its part of the library, and its start."""
+    """What runs: its part of the library and what it shares with the intake, and its start."""
     root = Path(gatehouse.__file__).parent
-    sources = [root / "__init__.py", root / "errors.py", *sorted((root / "alerts").glob("*.py"))]
+    sources = sorted((root / "alerts").glob("*.py"))
     own = [rendering.File(f"{LIBRARY}/gatehouse/{s.relative_to(root)}", s.read_bytes()) for s in sources]
-    return [*own, rendering.template("alerts", PROGRAM, mode=0o755, library=LIBRARY)]
+    return [*library(), *own, rendering.template("alerts", PROGRAM, mode=0o755, library=LIBRARY)]
 
 
 def configuration(target: Target) -> list[rendering.File]:
@@ -55,12 +55,20 @@ def configuration(target: Target) -> list[rendering.File]:
         "gateway": target.name,
         "reading": READING,
         "state": STATE,
-        "limits": {"window": wanted.window_seconds, **wanted.thresholds.model_dump()},
+        "devices": DEVICES,
+        # Who comes from there is the kit, in a device's name.
+        "own": sorted(str(a) for network in target.gateway.networks.values() for a in network.addresses),
+        "limits": {
+            "window": wanted.window_seconds,
+            "learning": 3600 * wanted.learning_hours,
+            **wanted.thresholds.model_dump(),
+        },
         "calm": wanted.calm_seconds,
         "ways": here,
     }
     return [
         rendering.File(SETTINGS, (json.dumps(content, indent=1) + "\n").encode()),
+        devices(target),
         *_shown(target, wanted, here),
         *(
             rendering.template(
@@ -77,6 +85,15 @@ def configuration(target: Target) -> list[rendering.File]:
             for unit in (UNIT, TIMER)
         ),
     ]
+
+
+def devices(target: Target) -> rendering.File:
+    """The devices of this gateway: what they are, and where they are to come from."""
+    found = {
+        device.name: {"model": device.model, "address": str(device.address or "")}
+        for device in target.site.devices_of(target.name)
+    }
+    return rendering.File(DEVICES, json.dumps(found).encode())
 
 
 def ways(target: Target, wanted: Alerts) -> dict[str, dict[str, Any]]:

@@ -29,6 +29,8 @@ ENDS = "/run/gatehouse-certificates"
 READING = "/run/gatehouse-collector/reading.json"
 TOLD = "/var/lib/gatehouse-alerts/status.json"
 FOLDERS = ("/", "/var", "/boot")
+# Where devices are unless the registry says otherwise.
+DEVICES = "iot"
 CERTIFICATES = {
     "mosquitto": "/etc/mosquitto/gatehouse/server.crt",
     "influxdb": f"{influxdb.FOLDER}/server.crt",
@@ -67,6 +69,7 @@ def configuration(target: Target) -> list[rendering.File]:
         "alerts": TOLD if ALERTS in runs else "",
         "registry": REGISTRY,
         "names": NAMES,
+        "bridges": bridges(target),
         "database": {
             "engine": site.database.engine,
             "url": f"https://{influxdb.host_name(site.domain)}:{port}",
@@ -106,6 +109,12 @@ def registry(target: Target) -> rendering.File:
     found = Counter(device.status for device in target.site.devices_of(target.name))
     counts = {status: found[status] for status in ("active", "quarantined", "revoked")}
     return rendering.File(REGISTRY, json.dumps(counts).encode())
+
+
+def bridges(target: Target) -> list[str]:
+    """Those of the segments that hold devices, or are there for them: the others' hardware is nobody's device."""
+    held = {DEVICES, *(device.segment for device in target.site.devices_of(target.name))}
+    return sorted(target.gateway.bridge(segment) for segment in held & target.gateway.networks.keys())
 
 
 def names(target: Target) -> rendering.File:

@@ -19,7 +19,7 @@ from roles.target import Target
 RULESET = "/etc/gatehouse/firewall.nft"
 LOADER = "/usr/lib/gatehouse/firewall"
 CHECK = f'nft -c -f "$STAGED"{RULESET}'
-# Where devices are counted by their hardware addresses (nft(8), dynamic sets), and what for.
+# Where devices are counted by their hardware addresses and bridges (nft(8), dynamic sets), and what for.
 COUNTED = {
     "refused_onwards": "to elsewhere",
     "refused_here": "to the gateway",

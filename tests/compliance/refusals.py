@@ -74,5 +74,6 @@ def _noted(live: Live) -> dict[tuple[str, str], int]:
         if seen.result.get("status") == 0:
             listed = json.loads(str(seen.result["output"]))["nftables"]
             for element in (e["elem"] for entry in listed for e in entry.get("set", {}).get("elem", ())):
-                found[name, element["val"]] = element.get("counter", {}).get("packets", 0)
+                address, _ = element["val"]["concat"]
+                found[name, address] = element.get("counter", {}).get("packets", 0)
     return found

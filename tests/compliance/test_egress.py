@@ -134,7 +134,7 @@ def test_who_wants_more_connections_than_it_may_gets_no_more_and_is_noted(live, 
     if opened < 1:
         cannot_prove(f"not one connection came about: {found.seen}")
     listed = json.loads(found.counted.result["output"])["nftables"]
-    noted = [e["elem"]["val"] for entry in listed for e in entry.get("set", {}).get("elem", ())]
+    noted = [" on ".join(e["elem"]["val"]["concat"]) for x in listed for e in x.get("set", {}).get("elem", ())]
     evidence({"from": "gateway", "sent": "nft list set inet gatehouse over_limit", "got": ", ".join(noted) or "nobody"})
     assert noted, "nobody is noted for it"
 

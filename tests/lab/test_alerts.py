@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
@@ -15,6 +16,7 @@ from deploy import vaults
 from gatehouse.identity.pins import broker_host
 from gatehouse.proof.credentials import PROBE, Shown
 from gatehouse.site.alerts import topic
+from lab import simulator
 from roles.alerts import files
 from roles.intake.files import METRICS
 from roles.mosquitto import files as mosquitto
@@ -59,9 +61,19 @@ BABBLE = (
 from gatehouse.alerts.ways import Mqtt
 place = [given[key] for key in ("address", "port", "name")]
 device = Mqtt(*place, "/run/alerts-ca", "/run/alerts-device", f"devices/{given['device']}/telemetry/t")
-print(sum(1 for _ in device.send([b"no message"] * 12)))
+number, size = given["much"]
+print(sum(1 for _ in device.send([b"no message"[:size].ljust(size, b".")] * number)))
 """
 )
+# Two with one certificate, at two addresses, who both want to stay; and one that is where it belongs.
+TWICE = """
+umask 077; mkdir -p /run/twice; cd /run/twice
+python3 -c 'import json, sys; [open(name, "w").write(text) for name, text in json.load(sys.stdin).items()]'
+for address in $1; do ip address add $address/24 dev eth0 2>/dev/null || true; done
+as() {{ timeout 6 mosquitto_sub -h {host} -p {port} --cafile ca --cert $1 --key $1 -A $2 -t devices/$1/commands/x; }}
+as kitchen-01 {at} & sleep 1; as kitchen-01 {elsewhere} & as pump-02 {pump} & wait
+ip address delete {elsewhere}/24 dev eth0; ip address delete {pump}/24 dev eth0; rm -rf /run/twice
+"""
 # Clients that show no certificate, more than the broker is asked to put up with.
 KNOCK = """
 import socket, ssl, sys
@@ -91,6 +103,7 @@ def place(gateway: Gateway) -> dict[str, Any]:
         "device": PROBE,
         "topic": topic(gateway.host),
         "heard": HEARD,
+        "much": (12, 10),
         "files": {
             "ca": pki.trust_anchor.decode(),
             **{name: "".join(asdict(each).values()) for name, each in shown.items()},
@@ -132,6 +145,12 @@ def rejected(gateway: Gateway) -> int:
     return int(gateway(f"grep -F {shlex.quote(line)} {METRICS} || echo 0").split()[-1])
 
 
+def babble(gateway: Gateway, place: dict[str, Any]) -> None:
+    """Has the device of `place` send what is no message."""
+    done = lab.run(gateway.name, gateway.host, ["python3", "-I", "-c", BABBLE], stdin=json.dumps(place).encode())
+    assert (done.returncode, done.stdout.strip()) == (0, str(place["much"][0])), done.stderr
+
+
 def judge(gateway: Gateway) -> None:
     """Reads the gateway's numbers and judges them, now."""
     gateway(f"systemctl start gatehouse-collector.service; systemctl start {files.UNIT}")
@@ -141,8 +160,7 @@ def test_what_is_caused_is_heard_once_is_listed_and_its_end_is_heard(listening: 
     listening.is_hardened = False
     judge(listening)
     before = rejected(listening)
-    done = lab.run(listening.name, listening.host, ["python3", "-I", "-c", BABBLE], stdin=json.dumps(place).encode())
-    assert (done.returncode, done.stdout.strip()) == (0, "12"), done.stderr
+    babble(listening, place)
     listening(f"python3 -I -c {shlex.quote(KNOCK)} {place['address']} {place['port']}")
     listening(f"mv {SETTINGS} {SETTINGS}.away; ! systemctl start gatehouse-verify.service")
     caused = {
@@ -194,3 +212,76 @@ def test_what_nobody_takes_waits_and_is_told_when_the_broker_is_back(gateway: Ga
     status = json.loads(gateway(f"cat {files.STATUS}"))
     assert (status["waiting"], status["failing"]) == (0, 0)
     gateway.stays_converged()
+
+
+@pytest.fixture
+def devices(gateway: Gateway) -> dict[str, str]:
+    """What each of the lab's two devices shows: its certificate and its key."""
+    simulator.stop(gateway.checkout.site)
+    pki = vaults.open_pki(gateway.checkout.site)
+    own = {name: pki.device(name, days=1) for name in ("kitchen-01", "pump-02")}
+    return {name: (each.chain_pem + each.private_key_pem).decode() for name, each in own.items()}
+
+
+def test_one_certificate_in_two_places_is_heard_and_a_device_where_it_belongs_is_not(
+    listening: Gateway, place: dict[str, Any], devices: dict[str, str]
+) -> None:
+    listening.is_hardened = False
+    kitchen, pump = (str(device.address) for device in listening.checkout.site.devices[:2])
+    elsewhere = f"{kitchen.rpartition('.')[0]}.77"
+    script = TWICE.format(host=place["name"], port=place["port"], at=kitchen, elsewhere=elsewhere, pump=pump)
+    judge(listening)
+    shown = json.dumps({"ca": place["files"]["ca"], **devices})
+    done = lab.run(listening.name, "device", ["sh", "-c", script, "sh", f"{elsewhere} {pump}"], stdin=shown)
+    assert done.returncode == 0, done.stderr
+    log = "journalctl -q -o cat -u mosquitto.service --since -60s"
+    assert "as pump-02 " in listening(f"{log} | grep -F 'connected from {pump}:'"), "it was there, too"
+    judge(listening)
+    caused = {("shared-certificate", "kitchen-01"), ("source-address", "kitchen-01")}
+    wait(lambda: caused <= subjects(listening), "both are heard", 20, lambda: str(heard(listening)))
+    texts = [json.loads(line) for line in listening(f"cat {HEARD}").splitlines()[1:]]
+    assert any(kitchen in each["text"] and elsewhere in each["text"] for each in texts if "shared" in each["alert"])
+    raised = {each[1:] for each in heard(listening) if each[0] == "raised"}
+    assert not raised & {("shared-certificate", "pump-02"), ("source-address", "pump-02")}
+    listening.stays_converged()
+
+
+def test_a_device_that_sends_more_and_larger_messages_than_it_used_to_is_heard_and_another_is_not(
+    listening: Gateway, place: dict[str, Any], devices: dict[str, str]
+) -> None:
+    listening.is_hardened = False
+    # A past of three windows of three seconds, and not of a day.
+    listening(f"cp -p {files.SETTINGS} {files.SETTINGS}.before")
+    limits = {"window": 3, "learning": 9, "unusual_messages": 15, "rejected_messages": 1000}
+    edited = json.loads(listening(f"cat {files.SETTINGS}"))
+    edited["limits"] |= limits
+    listening(f"printf %s {shlex.quote(json.dumps(edited))} >{files.SETTINGS}")
+
+    def sends(name: str, number: int, size: int) -> None:
+        shown = {**place["files"], "device": devices[name]}
+        babble(listening, {**place, "device": name, "files": shown, "much": (number, size)})
+
+    def learned() -> bool:
+        judge(listening)
+        known = json.loads(listening(f"cat {files.BOOK}"))["habits"]["devices"]
+        return devices.keys() <= known.keys() and all(known[name]["size"]["number"] >= 3 for name in devices)
+
+    def usual() -> bool:
+        for name in devices:
+            sends(name, 2, 20)
+        time.sleep(1.5)  # until the intake has written down what it counted
+        return learned()
+
+    try:
+        wait(usual, "both devices have a past", 60)
+        assert not {each[0] for each in subjects(listening)} & {"unusual-rate", "unusual-size"}
+        sends("kitchen-01", 200, 700)
+        sends("pump-02", 2, 20)
+        time.sleep(1.5)
+        judge(listening)
+        caused = {("unusual-rate", "kitchen-01"), ("unusual-size", "kitchen-01")}
+        wait(lambda: caused <= subjects(listening), "both are heard", 20, lambda: str(heard(listening)))
+        assert not {("unusual-rate", "pump-02"), ("unusual-size", "pump-02")} & subjects(listening)
+    finally:
+        listening(f"mv {files.SETTINGS}.before {files.SETTINGS}")
+    listening.stays_converged()

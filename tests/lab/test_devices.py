@@ -137,6 +137,10 @@ def test_a_revoked_device_is_disconnected_and_refused_and_the_others_sessions_go
     done = gateway.checkout.invoke("revoke", "--name", lost.name)
     assert done.status == 0, done.text
     assert not lost.is_connected(), "its session is still open"
+    listed = gateway.checkout.invoke("devices", "--json")
+    assert listed.status == 0, listed.text
+    (row,) = [row for row in json.loads(listed.out) if row["name"] == lost.name]
+    assert row["status"] == "revoked", row
     assert [device.session() for device in kept] == before, "another device lost its session"
     for device in (lost, *kept):
         device.hushes()
@@ -158,6 +162,13 @@ def test_a_quarantine_outlives_a_restart_and_the_next_deploy_and_a_release_ends_
     assert odd.may_publish() and odd.reaches_the_vendor()
     kept.listens()
     before = kept.session()
+    # It tries another host of the gateway's networks, as it may not.
+    odd.run("nc -w 1 -z 10.10.20.1 9 || true")
+    refused = gateway.checkout.invoke("refused", "--json")
+    assert refused.status == 0, refused.text
+    hardware = odd.run("cat /sys/class/net/eth0/address").stdout.strip()
+    found = [row for row in json.loads(refused.out) if (row["hardware_address"], row["segment"]) == (hardware, "iot")]
+    assert len(found) == 1 and found[0]["refused_here"] + found[0]["refused_onwards"] > 0, refused.text
     done = gateway.checkout.invoke("incident", "--device", odd.name)
     assert done.status == 0, done.text
     assert kept.session() == before, "another device lost its session"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
 import time
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from gatehouse.collector import readings
 from roles.alerts import files
 from roles.target import Target
 from tests.roles.broker import NOT_AUTHORISED, Broker, free_port, running
@@ -87,3 +89,29 @@ def test_what_a_broker_does_not_take_waits_and_is_seen(
         hears.subscribe("gateway/gw/alerts")
         assert run().returncode == 0
         assert json.loads(hears.next_message()[1])["number"] == 1
+
+
+def test_the_broker_says_who_connects_from_where_and_whose_session_is_taken_over(
+    broker: Broker, target: Target
+) -> None:
+    """As it is read from the journal: two clients with one certificate, from two addresses."""
+    log = broker.place / "log"
+    before = log.stat().st_size
+    device = target.pki.device("twice-01")
+    context = broker.context(device)
+    ends = []
+    for source in ("127.0.0.1", "127.0.0.77", "127.0.0.1"):
+        plain = socket.create_connection(("127.0.0.1", broker.port), 5, (source, 0))
+        session = context.wrap_socket(plain, server_hostname="127.0.0.1")
+        ends.append(session)
+        session.sendall(bytes([0x10, 13, 0, 4, *b"MQTT", 5, 2, 0, 30, 0, 0, 0]))
+        assert session.recv(4)[3:4] == b"\0"
+    for session in ends:
+        session.close()
+    said = log.read_text()[before:].splitlines()
+    assert sorted(readings.sessions(said)) == [
+        "connects,client=twice-01,address=127.0.0.1 count=2i",
+        "connects,client=twice-01,address=127.0.0.77 count=1i",
+        "takeovers,client=twice-01 count=2i",
+    ]
+    assert readings.broker(said) == ["broker,reason=handshake refused=0i", "broker,reason=login refused=0i"]

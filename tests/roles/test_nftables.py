@@ -108,7 +108,7 @@ def test_names_outlive_a_reload_and_a_reload_is_no_difference(
     (name,) = ruleset.names(target)
     four, six = (ruleset.name_set(name, version) for version in (4, 6))
     within(f"nft add element inet gatehouse {four} {{ 8.8.4.9 }}; nft add element inet gatehouse {six} {{ 2600::1 }}")
-    within("nft add element inet gatehouse over_limit { 02:00:00:00:00:01 }")
+    within("nft add element inet gatehouse over_limit { 02:00:00:00:00:01 . br-iot }")
     assert within(digest) == first, "what packets and names put into sets is no change of the ruleset"
     within(f"sh {loader}")
     assert "8.8.4.9 expires" in within(f"nft list set inet gatehouse {four}")

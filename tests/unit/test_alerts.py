@@ -24,7 +24,8 @@ from cryptography.x509.oid import NameOID
 from gatehouse.alerts import __main__ as program
 from gatehouse.alerts import book as books
 from gatehouse.alerts.book import Book, Raised
-from gatehouse.alerts.rules import MOST_COUNTED, Counted, Limits, Reading, point, wrong
+from gatehouse.alerts.reading import Limits, Reading, point
+from gatehouse.alerts.rules import MOST_COUNTED, Counted, wrong
 from gatehouse.alerts.ways import Email, Mqtt, Undelivered, Webhook, signature
 from gatehouse.collector import __main__ as collector
 from gatehouse.collector import readings
@@ -33,7 +34,7 @@ from gatehouse.messages.counts import MOST_NAMED, Counts
 from gatehouse.site.alerts import Thresholds
 
 WINDOW = 600
-LIMITS = Limits(window=WINDOW, **Thresholds().model_dump())
+LIMITS = Limits(window=WINDOW, learning=86_400, **Thresholds().model_dump())
 AWAKE = 100_000.0
 FINE = (
     "certificate,name=mosquitto days=200.0,life=365.0",
@@ -233,9 +234,11 @@ def test_how_many_are_raised_and_how_many_wait_is_bounded() -> None:
 
 @pytest.fixture
 def settings(tmp_path: Path) -> dict[str, Any]:
+    (tmp_path / "devices.json").write_text(json.dumps({"pump-02": {"model": "relay", "address": "10.0.0.9"}}))
     return {
+        "devices": str(tmp_path / "devices.json"), "own": ["10.0.0.1"],
         "site": "home", "gateway": "gw", "reading": str(tmp_path / "reading.json"), "state": str(tmp_path),
-        "limits": {"window": WINDOW, **Thresholds().model_dump()}, "calm": 300, "ways": {},
+        "limits": {"window": WINDOW, "learning": 86_400, **Thresholds().model_dump()}, "calm": 300, "ways": {},
     }  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from commands import alerts, common
 from deploy import mailpassword, movers, raised
 from deploy.gateways import Gateways
 from deploy.remote import RemoteError
-from gatehouse.identity import Pki, SecretStore
+from gatehouse.identity import Pki, SecretStore, Vault, new_identity
 from gatehouse.site import Site, SiteError
 from gatehouse.site.alerts import Thresholds
 from roles import declared
@@ -103,7 +103,7 @@ def test_over_mqtt_it_may_publish_to_one_topic_and_talk_to_the_gateway_alone() -
     made = {file.path: file for file in files.configuration(here)}
     settings = json.loads(made[files.SETTINGS].content)
     assert settings["ways"]["mqtt"]["topic"] == "gateway/gw/alerts" and set(settings["ways"]) == {"mqtt"}
-    assert settings["limits"] == {"window": 600, **Thresholds().model_dump()}
+    assert settings["limits"] == {"window": 600, "learning": 86_400, **Thresholds().model_dump()}
     assert "PRIVATE KEY" in made[files.CLIENT].content.decode()
     assert (made[files.CLIENT].mode, made[files.CLIENT].group) == (0o640, "gatehouse-alerts")
     acl = mosquitto.acl(here).content.decode()
@@ -111,6 +111,32 @@ def test_over_mqtt_it_may_publish_to_one_topic_and_talk_to_the_gateway_alone() -
     unit = made[f"/etc/systemd/system/{files.UNIT}"].content.decode()
     assert "IPAddressDeny=any\nIPAddressAllow=localhost 10.10.10.1\n" in unit
     assert not any("PRIVATE KEY" in f.content.decode() for f in made.values() if f.path != files.CLIENT)
+
+
+def test_the_program_knows_this_gateway_s_devices_and_what_is_the_kit_itself() -> None:
+    devices = [
+        {"name": "pump-02", "model": "relay", "gateway": "gw", "address": "10.10.10.51"},
+        {"name": "kitchen-01", "model": "sht31", "gateway": "gw"},
+    ]
+    here = target({}, devices=devices)
+    made = {file.path: file for file in files.configuration(here)}
+    assert json.loads(made[files.DEVICES].content) == {
+        "pump-02": {"model": "relay", "address": "10.10.10.51"},
+        "kitchen-01": {"model": "sht31", "address": ""},
+    }
+    settings = json.loads(made[files.SETTINGS].content)
+    assert settings["devices"] == files.DEVICES and "10.10.10.1" in settings["own"]
+    assert {"mqtt.py", "habits.py"} <= {Path(file.path).name for file in files.program()}
+
+
+def test_unknown_hardware_is_that_in_segments_that_hold_devices() -> None:
+    def bridges(**changes: Any) -> list[str]:
+        made = {file.path: file for file in collector.configuration(target({}, **changes))}
+        return list(json.loads(made[collector.SETTINGS].content)["bridges"])
+
+    assert bridges() == ["br-iot"]
+    device = {"name": "camera-01", "model": "x", "gateway": "gw", "segment": "guest"}
+    assert bridges(devices=[device]) == ["br-guest", "br-iot"]
 
 
 def test_a_webhook_s_secret_is_made_once_and_stands_in_a_file_of_its_own() -> None:
@@ -148,11 +174,18 @@ def test_what_is_no_password_is_refused_in_a_line(given: str) -> None:
     assert "\n" not in str(told.value)
 
 
-def test_a_password_is_kept_where_alerts_are_mailed_and_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
-    vault = SecretStore()
-    monkeypatch.setattr(mailpassword.vaults, "open_vault", lambda _: vault)
+def test_a_password_is_kept_where_alerts_are_mailed_and_never_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Vault.create(tmp_path / "vault.age", [new_identity(tmp_path / "identity")])
+
+    def vault(_: Site) -> Vault:
+        return Vault.open(tmp_path / "vault.age", identities=[tmp_path / "identity"])
+
+    monkeypatch.setattr(mailpassword.vaults, "open_vault", vault)
     said = mailpassword.keep(site({"email": MAIL}), "correct horse\n")
-    assert vault.get(EMAIL_PASSWORD) == b"correct horse" and "horse" not in said
+    assert "horse" not in said
+    assert vault(site()).get(EMAIL_PASSWORD) == b"correct horse", "it is in the file, for whoever opens it next"
     with pytest.raises(mailpassword.MailPasswordError, match="are not mailed"):
         mailpassword.keep(site({"mqtt": True}), "correct horse\n")
 

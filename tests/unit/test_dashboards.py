@@ -365,7 +365,13 @@ def test_after_a_start_the_collector_waits_for_the_intake_s_numbers_and_not_for_
     if comes:
         late = threading.Timer(0.2, numbers.write_text, ['gatehouse_intake_refused_total{reason="replay"} 3\n'])
         late.start()
-    nothing: dict[str, Any] = {"broker": "", "certificates": {}, "registry": str(registry), "names": str(registry)}
+    nothing: dict[str, Any] = {
+        "broker": "",
+        "certificates": {},
+        "registry": str(registry),
+        "names": str(registry),
+        "bridges": [],
+    }
     points, left_out = collector.collected({**nothing, "metrics": str(numbers)})
     assert [point for point in points if point.startswith("messages,")] == (
         ["messages,reason=replay refused=3i"] if comes else []

@@ -104,15 +104,18 @@ def test_limits_out_of_range_are_refused() -> None:
     assert site({}, limits={"packets": 100})
 
 
-def test_the_collector_knows_refused_devices_by_name_and_counts_the_others_together() -> None:
-    def element(address: str, packets: int) -> dict[str, Any]:
-        return {"elem": {"val": address, "expires": 1, "counter": {"packets": packets, "bytes": 60}}}
+def test_the_collector_knows_refused_devices_by_name_and_counts_the_others_together_where_devices_are() -> None:
+    def element(address: str, packets: int, bridge: str = "br-iot") -> dict[str, Any]:
+        value = {"concat": [address, bridge]}
+        return {"elem": {"val": value, "expires": 1, "counter": {"packets": packets, "bytes": 60}}}
 
     listed = [{"metainfo": {}}, {"set": {"name": "from_iot_4", "elem": ["0.0.0.0"]}}]
     elements = [element("02:00:00:00:00:01", 3), element("06:00:00:00:00:01", 1), element("06:00:00:00:00:02", 1)]
+    elements += [element("06:00:00:00:00:03", 900, "br-guest"), element("06:00:00:00:00:04", 70, "br-internal")]
     listed += [{"set": {"name": "over_limit", "elem": elements}}, {"set": {"name": "forged"}}]
     ruleset = json.dumps({"nftables": listed})
-    assert readings.refused(ruleset, {"02:00:00:00:00:01": "pump"}) == [
+    assert readings.refused(ruleset, {"02:00:00:00:00:01": "pump"}, ["br-iot"]) == [
+        "refused,device=elsewhere,why=limit packets=970i",
         "refused,device=pump,why=limit packets=3i",
         "refused,device=unknown,why=limit packets=2i",
     ]
@@ -121,7 +124,8 @@ def test_the_collector_knows_refused_devices_by_name_and_counts_the_others_toget
 def test_refused_devices_are_listed_by_name_before_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     def listed(name: str, **packets: int) -> str:
         elements = [
-            {"elem": {"val": a.replace("_", ":"), "counter": {"packets": n, "bytes": 1}}} for a, n in packets.items()
+            {"elem": {"val": {"concat": [a.replace("_", ":"), "br-iot"]}, "counter": {"packets": n, "bytes": 1}}}
+            for a, n in packets.items()
         ]
         return json.dumps(
             {"nftables": [{"metainfo": {}}, {"set": {"name": name, **({"elem": elements} if elements else {})}}]}
@@ -146,5 +150,5 @@ def test_refused_devices_are_listed_by_name_before_the_others(monkeypatch: pytes
     monkeypatch.setattr(drops, "connected", connected)
     rows = drops.rows(site({}, PUMP))
     assert [(row["device"], row["refused_onwards"], row["over_limit"]) for row in rows] == [("pump", 3, 2), ("", 9, 0)]
-    assert drops.table(rows)[1].split() == ["gw", "pump", "02:00:00:00:00:01", "3", "-", "2", "-"]
+    assert drops.table(rows)[1].split() == ["gw", "pump", "02:00:00:00:00:01", "iot", "3", "-", "2", "-"]
     assert drops.table([]) == ["nobody was refused within the last day"]
