@@ -34,6 +34,8 @@ TOOLS = (
     "nmap mosquitto-clients python3-paho-mqtt openssl curl bind9-dnsutils tcpdump iputils-ping python3 nftables "
     "dnsmasq-base chrony netcat-openbsd openssh-client pebble"
 )
+# What plays the mail server that a gateway's alerts go to.
+MAIL_SERVER = "python3-aiosmtpd"
 
 _SERVER_STEPS = Path(__file__).with_name("server-image.sh")
 
@@ -80,7 +82,7 @@ def field_image(client: docker.DockerClient, log: Log) -> str:
     recipe = (
         f"FROM {server}\n"
         "RUN apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install --yes "
-        f"--no-install-recommends {TOOLS} && apt-get clean && rm -rf /var/lib/apt/lists/*\n"
+        f"--no-install-recommends {TOOLS} {MAIL_SERVER} && apt-get clean && rm -rf /var/lib/apt/lists/*\n"
     )
     tag = _tag("field", recipe, {})
     if not _exists(client, tag):
