@@ -74,13 +74,15 @@ class Agent:
             reader.start()
         # It may be more than a pipe holds: who reads nothing must not be waited for for longer than `patience`.
         threading.Thread(target=self._open, args=(opening(config),), daemon=True).start()
-        self.positions: dict[str, dict[str, Any]] = self._read(None, patience)["positions"]
+        made = self._read(None, patience)
+        self.positions: dict[str, dict[str, Any]] = made["positions"]
+        self.pace: float = made.get("pace", 1.0)  # how many times as long as elsewhere a wait is there
 
     def ask(self, work: Probes, patience: float = 180) -> dict[str, list[dict[str, Any]]]:
         """Runs the probes, all positions at the same time, all probes of a position at the same time.
 
-        Returns the results by position, in the order of the probes. `patience` is for the whole, in seconds. Several
-        threads may ask at the same time.
+        Returns the results by position, in the order of the probes. `patience` is for the whole, in seconds at the
+        gateway's pace. Several threads may ask at the same time.
         """
         number = next(self._numbers)
         with self._lock:
@@ -88,7 +90,7 @@ class Agent:
                 raise self._lost()
             self._answers[number] = SimpleQueue()
             self._write(asking(work, number))
-        results: dict[str, list[dict[str, Any]]] = self._read(number, patience)["results"]
+        results: dict[str, list[dict[str, Any]]] = self._read(number, patience * self.pace)["results"]
         return results
 
     def close(self) -> None:

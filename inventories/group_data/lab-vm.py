@@ -23,7 +23,7 @@ site = Site(
     state=_state.directory,
     services=declared(),
     segments={
-        "iot": {"vlan": 10, "description": "devices"},
+        "iot": {"vlan": 10, "description": "devices", "isolated": True, "own_resolver": True, "limits": {}},
         "management": {"vlan": 20, "reaches": ["internet", "internal", "iot"], "description": "administration"},
         "guest": {"vlan": 30, "reaches": ["internet"], "description": "guests"},
         "internal": {"reaches": ["internet"], "description": "the LAN"},
@@ -55,8 +55,20 @@ site = Site(
     database={"retention": "30d", "summaries": {"every": "1h", "retention": "26w"}},
     destinations={
         "vendor-cloud": {"addresses": ["198.51.100.80/32", "2001:db8:51::80/128"], "port": 443, "segments": ["iot"]},
+        # For the pumps alone: by name, and for one of them by address.
+        "pump-updates": {"names": ["other.example"], "port": 8443, "models": ["esp32-relay"]},
+        "pump-service": {
+            "addresses": ["198.51.100.80/32", "2001:db8:51::80/128"],
+            "port": 8443,
+            "devices": ["pump-02"],
+        },
     },
+    foreign_resolvers=["198.51.100.90/32", "2001:db8:51::90/128"],
     programs={"homeassistant": {"reads": ["devices/+/telemetry/#", "devices/+/status"]}},
     psk=True,
+    remote={
+        "tunnels": {"gateway": {"ipv4": "10.10.90.1/24", "endpoint": "198.51.100.2"}},
+        "peers": {"laptop": {"number": 2}},
+    },
     devices=read_registry(_registry if _registry.exists() else _first),
 )

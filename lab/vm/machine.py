@@ -22,6 +22,7 @@ from lab.vm.images import Image
 CONSOLES = 6  # programs that can be run at once
 SHELL = "shell"
 QMP = "qmp"
+WIRE = "wire"  # the suffix of a socket between two machines, in the lab's folder
 _STOP_SECONDS = 15
 
 
@@ -81,7 +82,7 @@ class Machine:
 
     def start(self, plan: Plan, accelerator: str, load: str | None = None) -> None:
         """Start QEMU in the background, from power-on or, with `load`, from a saved state. Raises LabError."""
-        for stale in [*self.folder.glob("console*"), self.folder / QMP, *self.lab.glob(f"*.{self.name}")]:
+        for stale in [*self.folder.glob("console*"), self.folder / QMP]:
             stale.unlink(missing_ok=True)
         with (self.folder / "qemu.log").open("wb") as said:
             # The wires' names are relative to where it runs: an address of a Unix socket has 108 bytes at most.

@@ -20,7 +20,7 @@ from lab.vm import console, field
 from lab.vm.accelerator import QEMU, acceleration
 from lab.vm.field import CONTROL, CONTROL_ADDRESS, FIELD, OUTSIDE
 from lab.vm.images import GUEST, Image, image
-from lab.vm.machine import Machine, Plan, Wire
+from lab.vm.machine import WIRE, Machine, Plan, Wire
 from lab.wires import hardware_address
 
 LOOPBACK = "127.0.0.1"
@@ -48,8 +48,8 @@ def up(topology: Topology, debian: str = "12", log: Log = print, home: Path | No
         where = folder(name, home)
         where.mkdir(mode=0o700, exist_ok=True)
         write(where / "topology.json", dump(topology).encode(), 0o600)
-        plans = [gateway_plan(topology, gateway, made["server"], public_key), field_plan(topology, made[FIELD])]
-        machines = [Machine(where, plan.name) for plan in plans]
+        plans = [field_plan(topology, made[FIELD]), gateway_plan(topology, gateway, made["server"], public_key)]
+        outside, inside = machines = [Machine(where, plan.name) for plan in plans]
         started = time.monotonic()
         accelerator = ""
         for plan, machine in zip(plans, machines, strict=True):
@@ -58,13 +58,14 @@ def up(topology: Topology, debian: str = "12", log: Log = print, home: Path | No
                 machine.make(plan)
             if machine.pid is None:
                 accelerator = accelerator or acceleration()
-                if plan.name == FIELD:
+                if machine is outside:
                     refuse_taken_ports(gateway)
+                    inside.stop()  # its wires are plugged in when it starts
                 machine.start(plan, accelerator)
         with ThreadPoolExecutor() as pool:
             list(pool.map(_await_console, machines))
-        plumbed = field.plumb(topology, machines[1], gateway.ssh_ports[0])
-        keys = _await_ssh(gateway, machines[0], name)
+        plumbed = field.plumb(topology, outside, gateway.ssh_ports[0])
+        keys = _await_ssh(gateway, inside, name)
         if accelerator or plumbed:
             log(f"lab: {' and '.join(m.name for m in machines)} answer ({accelerator or 'running'})"
                 f" … {time.monotonic() - started:.0f} s")  # fmt: skip
@@ -169,7 +170,7 @@ def _all(name: str, command: str) -> None:
 
 def gateway_plan(topology: Topology, gateway: GatewayHost, image: Image, public_key: str) -> Plan:
     """The gateway as a fresh machine, with nothing but its wires to the field machine."""
-    wires = [_wire(topology, gateway.name, interface, FIELD) for interface in _interfaces(gateway)]
+    wires = [_wire(topology, gateway.name, interface) for interface in _interfaces(gateway)]
     files = {**fresh.files(gateway, public_key), **_common(wires)}
     return Plan(gateway.name, image, tuple(wires), _MEMORY, files)
 
@@ -183,7 +184,7 @@ def field_plan(topology: Topology, image: Image) -> Plan:
     )
     cards = {CONTROL: f"user,net={CONTROL_ADDRESS.network},restrict=on,ipv6=off{leads}", OUTSIDE: "user,ipv6=off"}
     wires = [Wire(card, hardware_address(f"{topology.name}:{FIELD}/{card}"), netdev) for card, netdev in cards.items()]
-    wires += [_wire(topology, FIELD, interface, gateway.name) for interface in _interfaces(gateway)]
+    wires += [_wire(topology, FIELD, interface) for interface in _interfaces(gateway)]
     return Plan(FIELD, image, tuple(wires), _MEMORY, {**field.files(topology), **_common(wires)})
 
 
@@ -192,9 +193,14 @@ def _interfaces(gateway: GatewayHost) -> list[str]:
     return list(dict.fromkeys(port.interface for port in gateway.ports))
 
 
-def _wire(topology: Topology, host: str, interface: str, other: str) -> Wire:
-    ends = ",".join(f"{end}.type=unix,{end}.path={interface}.{at}" for end, at in (("local", host), ("remote", other)))
-    return Wire(interface, hardware_address(f"{topology.name}:{host}/{interface}"), f"dgram,{ends}")
+def _wire(topology: Topology, host: str, interface: str) -> Wire:
+    """One of the wires between the machines. The field's ends are there first, and wait for the gateway's.
+
+    They are streams: where one side is slow, the other waits. With datagrams QEMU asks again and again until there is
+    room, which takes a whole processor.
+    """
+    end = f"stream,server={'on' if host == FIELD else 'off'},addr.type=unix,addr.path={interface}.{WIRE}"
+    return Wire(interface, hardware_address(f"{topology.name}:{host}/{interface}"), end)
 
 
 def _common(wires: list[Wire]) -> dict[str, tuple[bytes, int]]:

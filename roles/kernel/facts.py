@@ -21,13 +21,18 @@ class Settings(FactBase[dict[str, Setting]]):
     default = dict
 
     def command(self, patterns: list[str]) -> str:
-        """One loop in the shell, without a process a file."""
+        """Two processes, not one a file.
+
+        The shell's own `read` would do without any, but takes one character at a time, and of a number the kernel
+        gives only what is read first: of 10 the 1.
+        """
         return (
-            f"cd /proc/sys && for f in {' '.join(patterns)}; do [ -f $f ] || continue; v=; read -r v <$f;"
-            " [ -w $f ] && w=rw || w=ro; printf '%s %s %s\\n' $f $w \"$v\"; done 2>/dev/null"
+            f'cd /proc/sys && set -- && for f in {" ".join(patterns)}; do [ -f $f ] || continue; set -- "$@" $f;'
+            " [ -w $f ] && echo rw $f || echo ro $f; done 2>/dev/null; grep -s -m 1 '' /dev/null \"$@\"; true"
         )
 
     def process(self, output: list[str]) -> dict[str, Setting]:
         """`{"net/ipv4/conf/br-iot/rp_filter": Setting("1", True), …}`."""
-        rows = [line.split(" ", 2) for line in output]
-        return {row[0]: Setting(row[2].strip(), row[1] == "rw") for row in rows if len(row) == 3}
+        writable = {line[3:]: line[:2] == "rw" for line in output if line[:3] in ("rw ", "ro ")}
+        values = dict(line.split(":", 1) for line in output if ":" in line)
+        return {path: Setting(value.strip(), writable[path]) for path, value in values.items() if path in writable}

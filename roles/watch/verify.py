@@ -23,7 +23,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-SECONDS = 8  # for one connection, or one program
+SECONDS = 30  # for one connection, or one program
 AT_ONCE = 8
 # MQTT 5.0 §3.1: CONNECT with a clean start, no client identifier, no login.
 CONNECT = bytes.fromhex("100d00044d5154540502003c00") + b"\x00\x00"

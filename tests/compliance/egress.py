@@ -179,7 +179,7 @@ def neighbours(live: Live) -> dict[str, Neighbours]:
         listening = {"kind": "overhear", "seconds": HEARING_SECONDS}
         with ThreadPoolExecutor(1) as pool:
             hearing = pool.submit(live.ask, {who: [{**listening, "interface": i}] for who, i in ears.items()})
-            time.sleep(0.5)  # until both listen
+            time.sleep(0.5 * live.agent.pace)  # until both listen
             (said,) = live.field.probes(segment, [{"kind": "pretend", "interface": "eth0"}])
         heard = hearing.result()
         found[segment] = Neighbours(
@@ -214,15 +214,15 @@ def floods(live: Live) -> dict[str, Flood]:
         if limits is None or not offers:
             continue
         rate = min(limits.broker, limits.syns) if offers[0].service == "mosquitto" else limits.syns
-        # five seconds' worth at once, and what comes back meanwhile, with a second for a busy machine
-        at_most = int(rate * (5 + FLOOD_SECONDS + 1))
         position = eager(segment)
         if "error" in live.agent.positions[position]:
             raise ProbeError(f"{live.name}: {live.agent.positions[position]['error']}")
-        number = min(900, at_most + rate * 5)
+        number = min(900, int(rate * (11 + FLOOD_SECONDS) * live.agent.pace))
         probe = {"kind": "flood", "address": live.place(segment).gateway[0], "port": offers[0].listener.port}
         probe |= {"number": number, "seconds": FLOOD_SECONDS}
         seen = live.ask({position: [probe]})[position][0]
+        # five seconds' worth at once, and what comes back meanwhile, with a second for a busy machine
+        at_most = int(rate * (5 + max(FLOOD_SECONDS, seen.result.get("ms", 0) / 1000) + 1))
         listing = {"kind": "run", "argv": ["nft", "-j", "list", "set", "inet", "gatehouse", "over_limit"]}
         counted = live.ask({expect.GATEWAY: [listing]})[expect.GATEWAY][0]
         found[segment] = Flood(number, at_most, seen, counted)

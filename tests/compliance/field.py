@@ -65,7 +65,8 @@ class Field:
             {**probe, "say": probe["say"].replace(segment, position(segment), 1)} if "say" in probe else probe
             for probe in probes
         ]
-        done = lab.run(self._name, host, ["python3", "-I", "-c", START], stdin=opening({}) + asking({GATEWAY: said}))
+        asked = opening({}) + asking({GATEWAY: said})
+        done = lab.run(self._name, host, ["python3", "-I", "-c", START], stdin=asked, timeout=300)
         lines = done.stdout.splitlines()
         if done.returncode != 0 or len(lines) != 2:
             raise ProbeError(f"lab host {host}: no answer of its probes: {done.stderr.strip().splitlines()[-1:]}")

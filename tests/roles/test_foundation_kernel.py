@@ -52,12 +52,16 @@ def test_systemd_reads_what_the_deploy_compares(judge: Judge, gateway_of: Callab
 
 
 def test_the_fact_reads_what_the_kernel_has(judge: Judge) -> None:
-    command = Settings().command(["net/ipv4/ip_forward", "net/ipv4/conf/*/rp_filter", "net/ipv4/no_such_setting"])
+    patterns = ["net/ipv4/ip_forward", "net/ipv4/conf/*/rp_filter", "net/ipv4/no_such_setting", "kernel/pid_max"]
+    command = Settings().command(patterns)
     verdict = judge.run(command)
     found = Settings().process(verdict.output.splitlines())
     assert {"net/ipv4/ip_forward", "net/ipv4/conf/all/rp_filter", "net/ipv4/conf/lo/rp_filter"} <= found.keys()
     assert "net/ipv4/no_such_setting" not in found
     assert found["net/ipv4/ip_forward"] == Setting(judge.run("cat /proc/sys/net/ipv4/ip_forward").output.strip(), False)
+    # All of a number, and not its first digit.
+    assert found["kernel/pid_max"].value == judge.run("cat /proc/sys/kernel/pid_max").output.strip()
+    assert len(found["kernel/pid_max"].value) > 1
 
 
 def changes(

@@ -56,21 +56,18 @@ def test_the_site_has_three_segments_on_one_trunk_and_two_beside_it(lab: Topolog
 
 
 def test_the_trunk_is_one_card_and_both_ends_of_each_wire_meet(plans: dict[str, Plan]) -> None:
-    ends = {name: {w.name: w.netdev for w in plan.wires if "dgram" in w.netdev} for name, plan in plans.items()}
+    ends = {name: {w.name: w.netdev for w in plan.wires if "stream" in w.netdev} for name, plan in plans.items()}
     assert list(ends["gateway"]) == list(ends["field"]) == ["trunk", "port-lan", "uplink"]
     for card in ends["gateway"]:
-        local, remote = f"local.path={card}.gateway", f"remote.path={card}.gateway"
-        assert local in ends["gateway"][card] and remote in ends["field"][card]
-        assert (
-            f"local.path={card}.field" in ends["field"][card] and f"remote.path={card}.field" in ends["gateway"][card]
-        )
+        assert ends["field"][card] == f"stream,server=on,addr.type=unix,addr.path={card}.wire"
+        assert ends["gateway"][card] == f"stream,server=off,addr.type=unix,addr.path={card}.wire"
 
 
 def test_no_interface_of_the_operators_machine_takes_part(plans: dict[str, Plan]) -> None:
     for plan in plans.values():
         netdevs = [after.split()[0] for after in command(plan).split("-netdev ")[1:]]
         assert len(netdevs) == len(plan.wires)
-        assert {netdev.partition(",")[0] for netdev in netdevs} <= {"dgram", "user"}
+        assert {netdev.partition(",")[0] for netdev in netdevs} <= {"stream", "user"}
     assert "user" not in command(plans["gateway"])  # its way out leads through the field machine, too
 
 

@@ -5,9 +5,10 @@ segment's bridge. Its packets enter the firewall as a device's do. The namespace
 process, which dies with the agent, which ends with its standard input. Whatever kills the run, nothing stays behind.
 
 Protocol, one JSON object a line. In: `{"number": N, "work": {POSITION: [probe, …], …}}`; nobody waits for the answer
-before the next. Out, first: `{"positions": {…}}`, then one `{"number": N, "results": {POSITION: [result, …], …}}` for
-each line that came in, in whatever order they are done. `{"end": true}` ends the agent whatever is still being asked;
-the end of standard input does so when everything is answered.
+before the next. Out, first: `{"positions": {…}, "pace": 1.0}`, then one
+`{"number": N, "results": {POSITION: [result, …], …}}` for each line that came in, in whatever order they
+are done. `{"end": true}` ends the agent whatever is still being asked; the end of standard input does so when
+everything is answered.
 """
 
 from __future__ import annotations
@@ -62,6 +63,8 @@ WAITING: dict[str, Callable[[Probe], Awaitable[Result]]] = {"tcp": reach.tcp}
 GATEWAY = "gateway"  # the position of the gateway itself, in its own network
 AT_ONCE = 160  # threads
 CONNECTIONS = 500  # of a position at the same time: fewer than the files that a process may have open
+# Where things take several times as long, so many at once only wait for each other.
+SLOW_AT_ONCE, SLOW_CONNECTIONS = 24, 60
 
 _PR_SET_PDEATHSIG, _CLONE_NEWNET = 1, 0x40000000
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -101,7 +104,7 @@ async def _wait(probe: Probe, free: asyncio.Semaphore) -> Result:
 
 
 async def _wait_for_all(probes: Sequence[Probe]) -> list[Result]:
-    free = asyncio.Semaphore(CONNECTIONS)
+    free = asyncio.Semaphore(SLOW_CONNECTIONS if reach.patient(1) > 2 else CONNECTIONS)
     return await asyncio.gather(*(_wait(probe, free) for probe in probes))
 
 
@@ -178,7 +181,11 @@ def _live(parent: int, isolated: bool, source: int, sink: int) -> None:
         error = None
         if isolated and _libc.unshare(_CLONE_NEWNET) != 0:
             error = f"no network namespace: {os.strerror(ctypes.get_errno())}"
-        with os.fdopen(source) as lines, os.fdopen(sink, "w") as out, ThreadPoolExecutor(AT_ONCE) as pool:
+        with (
+            os.fdopen(source) as lines,
+            os.fdopen(sink, "w") as out,
+            ThreadPoolExecutor(SLOW_AT_ONCE if reach.patient(1) > 2 else AT_ONCE) as pool,
+        ):
             lock = threading.Lock()
             for line in lines:
                 threading.Thread(target=_answer, args=(json.loads(line), error, pool, out, lock)).start()
@@ -205,8 +212,13 @@ _saying = threading.Lock()
 
 
 def main(config: dict[str, Any]) -> None:
-    """Makes the positions, then works until it is told to end. `config["segments"]`: see `segment.place`."""
+    """Makes the positions, then works until it is told to end. `config["segments"]`: see `segment.place`.
+
+    `config["pace"]` is how many times as long as elsewhere it waits; it is measured if none is given.
+    """
     wanted: dict[str, dict[str, Any]] = config.get("segments", {})
+    pace = config.get("pace") or reach.measured_pace()
+    reach.set_pace(pace)
     lock = _alone(config.get("patience", 0)) if wanted else None
     positions = {GATEWAY: Position(GATEWAY, isolated=False)}
     positions |= {name: Position(name, isolated=True) for name in wanted}
@@ -214,7 +226,7 @@ def main(config: dict[str, Any]) -> None:
         position.hear()
     places = _place(wanted, positions)
     try:
-        _say({"positions": places})
+        _say({"positions": places, "pace": pace})
         _serve(positions)
     finally:
         segment.leave(places)

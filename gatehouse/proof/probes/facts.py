@@ -11,7 +11,7 @@ import stat
 import subprocess
 from collections.abc import Iterator
 
-from gatehouse.proof.probes.reach import Probe, Result
+from gatehouse.proof.probes.reach import Probe, Result, patience
 
 # A key in the programs' own trees came with a package and is everybody's; the others are no files on a disk.
 SKIPPED = (
@@ -46,7 +46,7 @@ def run(probe: Probe) -> Result:
         done = subprocess.run(
             probe["argv"],
             capture_output=True,
-            timeout=probe.get("timeout", 30),
+            timeout=patience(probe, 30),
             env=environment,
             stdin=subprocess.DEVNULL,
             check=False,

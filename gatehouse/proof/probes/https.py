@@ -5,7 +5,7 @@ from __future__ import annotations
 import http.client
 from typing import Any
 
-from gatehouse.proof.probes.reach import Probe, Result
+from gatehouse.proof.probes.reach import Probe, Result, patience
 from gatehouse.proof.probes.tls import failed, open_session
 
 LARGEST = 16_000_000  # bytes of an answer
@@ -23,7 +23,7 @@ def https(probe: Probe) -> Result:
 
 def http_(probe: Probe) -> Result:
     """The same in the clear."""
-    asking = http.client.HTTPConnection(probe["address"], probe["port"], timeout=probe.get("timeout", 10))
+    asking = http.client.HTTPConnection(probe["address"], probe["port"], timeout=patience(probe, 10))
     return _asked(probe, asking, {})
 
 

@@ -11,7 +11,7 @@ import ssl
 import time
 from typing import Any
 
-from gatehouse.proof.probes.reach import DEFAULT_TIMEOUT, Probe, Result, family_of, outcome_of
+from gatehouse.proof.probes.reach import DEFAULT_TIMEOUT, Probe, Result, family_of, outcome_of, patience
 from gatehouse.proof.probes.tls import failed
 
 VERSIONS = {"1.2": 0x0303, "1.3": 0x0304}
@@ -124,8 +124,8 @@ class Connection:
         """Repeats a step of the library's until it is done, with what it wants to send and to read in between."""
         if not self._ssl:
             raise ConnectionError("closed")
-        patience = self._wire.gettimeout()
-        end = time.monotonic() + (60 if patience is None else patience)
+        limit = self._wire.gettimeout()
+        end = time.monotonic() + (60 if limit is None else limit)
         while True:
             while self._library.ERR_get_error():
                 pass
@@ -157,7 +157,7 @@ class Connection:
 def open_keyed(probe: Probe) -> tuple[Connection | None, Result]:
     """Connects and shakes hands with `identity` and `psk` (hex), up to TLS `maximum`: as `tls.open_session` does."""
     wire = socket.socket(family_of(probe["address"]), socket.SOCK_STREAM)
-    wire.settimeout(probe.get("timeout", 2 * DEFAULT_TIMEOUT))
+    wire.settimeout(patience(probe, 2 * DEFAULT_TIMEOUT))
     try:
         wire.connect((probe["address"], probe["port"]))
     except OSError as error:

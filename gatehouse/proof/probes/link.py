@@ -9,7 +9,7 @@ import struct
 import time
 from contextlib import suppress
 
-from gatehouse.proof.probes.reach import Probe, Result, family_of, outcome_of
+from gatehouse.proof.probes.reach import Probe, Result, family_of, outcome_of, patience, patient
 
 ALL_NODES, ALL_ROUTERS = "ff02::1", "ff02::2"
 SOLICITATION, ADVERTISEMENT = 133, 134  # RFC 4861 §4.1, §4.2
@@ -19,14 +19,14 @@ FALSE_PREFIX, FALSE_ADDRESS = "2001:db8:bad::", "192.0.2.66"
 
 def routers(probe: Probe) -> Result:
     """Asks on `interface` for routers (RFC 4861 §4.1): of the first that answers its prefixes and resolvers."""
-    timeout = probe.get("timeout", 4.0)
+    timeout = patience(probe, 4.0)
     try:
         with _icmp6(probe["interface"], 255) as connection:
             end = time.monotonic() + timeout
-            for patience in (timeout / 2, timeout / 2):
+            for part in (timeout / 2, timeout / 2):
                 target = (ALL_ROUTERS, 0, 0, socket.if_nametoindex(probe["interface"]))
                 connection.sendto(struct.pack(">BBHI", SOLICITATION, 0, 0, 0), target)
-                pause = min(time.monotonic() + patience, end)
+                pause = min(time.monotonic() + part, end)
                 while (left := pause - time.monotonic()) > 0:
                     connection.settimeout(left)
                     try:
@@ -85,7 +85,7 @@ def overhear(probe: Probe) -> Result:
     try:
         with socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(3)) as wire:
             wire.bind((probe["interface"], 3))
-            end = time.monotonic() + probe["seconds"]
+            end = time.monotonic() + patient(probe["seconds"])
             while (left := end - time.monotonic()) > 0 and len(heard) < len(marks):
                 wire.settimeout(left)
                 with suppress(TimeoutError):
@@ -97,7 +97,7 @@ def overhear(probe: Probe) -> Result:
 
 
 def leaving(probe: Probe) -> Result:
-    """Notes for `seconds` which of `wanted` leave by `interface`: TCP over IPv6 from a prefix of 64 bits to a port.
+    """Notes for `seconds` which of `wanted` leave by `interface`: new TCP connections over IPv6 from a /64 to a port.
 
     `wanted` are `[PREFIX, ADDRESS, PORT]`; `left` has the places in that list. It needs no answer from out there.
     """
@@ -109,13 +109,15 @@ def leaving(probe: Probe) -> Result:
     try:
         with socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(3)) as wire:
             wire.bind((probe["interface"], 3))
-            end = time.monotonic() + probe["seconds"]
+            end = time.monotonic() + patient(probe["seconds"])
             while (rest := end - time.monotonic()) > 0 and len(left) < len(known):
                 wire.settimeout(rest)
                 with suppress(TimeoutError):
                     packet = wire.recv(2048)
                     seen = packet[8:16], packet[24:40], packet[42:44]
-                    if packet[:1] and packet[0] >> 4 == 6 and packet[6] == socket.IPPROTO_TCP and seen in known:
+                    # The first packet of a connection: what ends one may come late, and was let out before.
+                    begins = packet[53:54] and packet[53] & 0x12 == 0x02  # SYN without ACK, RFC 9293 §3.1
+                    if begins and packet[0] >> 4 == 6 and packet[6] == socket.IPPROTO_TCP and seen in known:
                         left.add(known.index(seen))
     except OSError as error:
         return outcome_of(error)

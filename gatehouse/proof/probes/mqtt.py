@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from gatehouse.proof.probes.keyed import Connection, open_keyed
-from gatehouse.proof.probes.reach import Probe, Result
+from gatehouse.proof.probes.reach import Probe, Result, patient
 from gatehouse.proof.probes.tls import failed, open_session
 
 CONNECT, CONNACK, PUBLISH, PUBACK, SUBSCRIBE, SUBACK = 0x10, 0x20, 0x30, 0x40, 0x82, 0x90
@@ -109,7 +109,7 @@ class Session:
 
     def wait_for(self, payload: str, seconds: float) -> Result:
         """Whether a message with that payload arrives within that time."""
-        self._read(lambda: self._has(payload), seconds)
+        self._read(lambda: self._has(payload), patient(seconds))
         return {"outcome": "received" if self._has(payload) else "nothing"}
 
     def close(self) -> None:
@@ -131,7 +131,7 @@ class Session:
         if self._connection is None or self.ended is not None:
             return
         try:
-            self._connection.settimeout(PATIENCE)
+            self._connection.settimeout(patient(PATIENCE))
             self._connection.sendall(data)
         except OSError as error:
             # The alert that says why may still be there to be read.
@@ -139,7 +139,7 @@ class Session:
             self.ended = self.ended or failed(error)
 
     def _answer(self, key: tuple[int, int]) -> bytes | None:
-        self._read(lambda: key in self._answers, PATIENCE)
+        self._read(lambda: key in self._answers, patient(PATIENCE))
         return self._answers.pop(key, None)
 
     def _read(self, enough: Callable[[], bool], seconds: float) -> None:

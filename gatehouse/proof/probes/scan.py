@@ -11,20 +11,27 @@ import xml.etree.ElementTree as ET  # noqa: S405  written by the nmap that this 
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 
-from gatehouse.proof.probes.reach import Probe, Result
+from gatehouse.proof.probes.reach import Probe, Result, patience, patient
 
 # A firewall that drops gives nmap nothing to learn a pace from: no patience, and no second try for each of the silent
 # many.
+TOO_SLOW = 3.0  # times as long as elsewhere: what takes ten seconds there takes ten minutes
 _HASTE = ["-n", "-Pn", "--disable-arp-ping", "-T5", "--min-rtt-timeout", "50ms", "--max-rtt-timeout", "150ms"]
 
 
 def nmap(probe: Probe) -> Result:
     """Scans `address` for `ports` of `transport` ("tcp" or "udp"; "all", or a list): the `open` and the `closed` ones.
 
-    `open|filtered` of UDP is no answer at all and counts as neither. A `rate` (packets a second) sets the pace. What is
-    `expected` (`"8883/tcp"`) to be open and was not seen is asked once more: at that pace a packet may be lost.
+    `open|filtered` of UDP is no answer at all and counts as neither. A `rate` (packets a second) sets the pace, and is
+    less on a slow machine. What is `expected` (`"8883/tcp"`) to be open and was not seen is asked once more: at that
+    pace a packet may be lost.
     """
     every = probe["ports"] == "all"
+    if every and patient(1) > TOO_SLOW:
+        return {
+            "outcome": "incapable",
+            "reason": "this machine is too slow to be asked for all of its ports from within",
+        }
     result = _run(probe, "-" if every else _joined(probe["ports"]), retries=0 if every else 1)
     missing = sorted(set(probe.get("expected", ())) - set(result.get("open", ())))
     if result["outcome"] == "scanned" and missing:
@@ -41,7 +48,7 @@ def _joined(ports: Iterable[int]) -> str:
 def _run(probe: Probe, ports: str, retries: int) -> Result:
     family = ["-6"] if ":" in probe["address"] else []
     technique = "-sS" if probe["transport"] == "tcp" else "-sU"
-    pace = ["--min-rate", str(probe["rate"])] if probe.get("rate") else []
+    pace = ["--min-rate", str(round(probe["rate"] / patient(1)))] if probe.get("rate") else []
     haste = [*_HASTE, "--max-retries", str(retries), *pace]
     # Whoever is asked something else meanwhile comes first: a full scan takes all that it gets.
     command = ["nice", "nmap", *family, technique, *haste, f"-p{ports}", "-oX", "-", probe["address"]]
@@ -49,7 +56,7 @@ def _run(probe: Probe, ports: str, retries: int) -> Result:
     if shutil.which("nmap") is None:
         return {"outcome": "incapable", "reason": "no nmap at this position"}
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=probe.get("timeout", 150), check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=patience(probe, 150), check=False)
     except subprocess.TimeoutExpired:
         return {"outcome": "incapable", "reason": "nmap took too long", "command": shown}
     if done.returncode != 0:
@@ -130,8 +137,8 @@ def _client_hello() -> bytes:
 
 def _said(address: str, port: int, message: bytes) -> bytes:
     """What comes first when that is said; nothing after a while, or at the end."""
-    with socket.create_connection((address, port), 4.0) as connection:
-        connection.settimeout(2.0 if message else 0.7)
+    with socket.create_connection((address, port), patient(4.0)) as connection:
+        connection.settimeout(patient(2.0 if message else 0.7))
         try:
             if message:
                 connection.sendall(message)
@@ -147,7 +154,9 @@ def _versions(address: str, ports: list[int]) -> dict[int, str]:
     family = ["-6"] if ":" in address else []
     command = ["nice", "nmap", *family, "-n", "-Pn", "-sT", "-sV", "--version-intensity", "0", f"-p{_joined(ports)}"]
     try:
-        done = subprocess.run([*command, "-oX", "-", address], capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(
+            [*command, "-oX", "-", address], capture_output=True, text=True, timeout=patient(60), check=False
+        )
         found = ET.fromstring(done.stdout).iter("port")  # noqa: S314
     except (subprocess.TimeoutExpired, ET.ParseError):
         return {}

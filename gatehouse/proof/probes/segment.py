@@ -12,6 +12,8 @@ import subprocess
 import time
 from typing import Any, Protocol
 
+from gatehouse.proof.probes.reach import patient
+
 INTERFACE = "probe0"  # of the position's own end
 OUTER = "pr-"  # and a segment's name, 12 characters at most: of the end in the bridge
 
@@ -142,17 +144,20 @@ def _free4(
 
 
 def _answering(candidates: list[ipaddress.IPv4Address]) -> set[ipaddress.IPv4Address]:
-    """Who answers an ARP probe (sender address 0.0.0.0, so that nobody learns from it) within a third of a second."""
+    """Who answers an ARP probe (sender address 0.0.0.0, so that nobody learns from it) within a third of a second.
+
+    A slow machine's third lasts longer.
+    """
     found: set[ipaddress.IPv4Address] = set()
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x0806)) as wire:
         wire.bind((INTERFACE, 0x0806))
         own = wire.getsockname()[4]
-        end = time.monotonic() + 0.3
-        for patience in (0.15, 0.15):
+        end = time.monotonic() + patient(0.3)
+        for part in (patient(0.15), patient(0.15)):
             for candidate in candidates:
                 arp = struct.pack(">HHBBH6s4s6s4s", 1, 0x0800, 6, 4, 1, own, bytes(4), bytes(6), candidate.packed)
                 wire.send(b"\xff" * 6 + own + b"\x08\x06" + arp)
-            pause = min(time.monotonic() + patience, end)
+            pause = min(time.monotonic() + part, end)
             while (left := pause - time.monotonic()) > 0 and select.select([wire], [], [], left)[0]:
                 frame = wire.recv(100)
                 sender = frame[28:32]

@@ -6,7 +6,7 @@ import os
 import socket
 import struct
 
-from gatehouse.proof.probes.reach import DEFAULT_TIMEOUT, Probe, Result, family_of, outcome_of
+from gatehouse.proof.probes.reach import DEFAULT_TIMEOUT, Probe, Result, family_of, outcome_of, patience
 
 LISTS = (
     "kex", "host_keys", "ciphers_in", "ciphers_out", "macs_in", "macs_out", "compression_in", "compression_out",
@@ -16,7 +16,7 @@ LISTS = (
 def ssh(probe: Probe) -> Result:
     """Reads the banner and the server's KEXINIT."""
     with socket.socket(family_of(probe["address"]), socket.SOCK_STREAM) as connection:
-        connection.settimeout(probe.get("timeout", 2 * DEFAULT_TIMEOUT))
+        connection.settimeout(patience(probe, 2 * DEFAULT_TIMEOUT))
         try:
             connection.connect((probe["address"], probe["port"]))
             with connection.makefile("rb") as stream:

@@ -9,7 +9,7 @@ import ssl
 import warnings
 from typing import Any
 
-from gatehouse.proof.probes.reach import DEFAULT_TIMEOUT, Probe, Result, family_of, outcome_of
+from gatehouse.proof.probes.reach import DEFAULT_TIMEOUT, Probe, Result, family_of, outcome_of, patience, patient
 
 VERSIONS = {
     "1.0": ssl.TLSVersion.TLSv1,
@@ -85,7 +85,7 @@ def open_session(probe: Probe) -> tuple[ssl.SSLSocket | None, Result]:
 
     A TLS 1.3 server judges a client's certificate after the client is through with the handshake: read on to be sure.
     """
-    timeout = probe.get("timeout", 2 * DEFAULT_TIMEOUT)
+    timeout = patience(probe, 2 * DEFAULT_TIMEOUT)
     plain = socket.socket(family_of(probe["address"]), socket.SOCK_STREAM)
     plain.settimeout(timeout)
     try:
@@ -148,8 +148,8 @@ def capable(probe: Probe) -> Result:
         except OSError:
             theirs.close()
 
-    ours.settimeout(5)
-    theirs.settimeout(5)
+    ours.settimeout(patient(5))
+    theirs.settimeout(patient(5))
     answering = threading.Thread(target=serve, daemon=True)
     answering.start()
     try:
@@ -159,4 +159,4 @@ def capable(probe: Probe) -> Result:
     except (OSError, ValueError) as error:
         return {"outcome": "incapable", "reason": str(error)}
     finally:
-        answering.join(5)
+        answering.join(patient(5))

@@ -118,11 +118,12 @@ def shells(path):
 
 
 def main():
-    deadline = time.monotonic() + 30
-    while not (found := sorted(PORTS.glob("gatehouse.*"))) and time.monotonic() < deadline:
-        time.sleep(0.2)  # udev names the ports
-    for path in found:
-        threading.Thread(target=shells if path.name == "gatehouse.shell" else serve, args=(path,)).start()
+    served, deadline = set(), time.monotonic() + 120
+    while time.monotonic() < deadline:
+        for path in set(PORTS.glob("gatehouse.*")) - served:  # udev names them one after the other
+            served.add(path)
+            threading.Thread(target=shells if path.name == "gatehouse.shell" else serve, args=(path,)).start()
+        time.sleep(0.5)
 
 
 if __name__ == "__main__":
