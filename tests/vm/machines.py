@@ -31,17 +31,21 @@ class Machines:
         assert done.returncode == 0, f"{host}: {command}: {done.stderr or done.stdout}"
         return done.stdout
 
-    def verdicts(self, reports: Path) -> dict[str, str]:
+    def proof(self, reports: Path) -> dict[str, str]:
         """What the compliance suite says now, by check id; no check may fail. Its report goes to a folder."""
         done = self.checkout.run(
             "pytest", "tests/compliance", "--site", SITE, "-q", "--reports", str(reports), timeout=2400
         )
         assert done.status == 0, done.text
-        return {check.id: check.verdict for check in results.read(reports / SITE / "latest" / "results.json").checks}
+        return verdicts(reports)
 
     def reboot(self) -> None:
         """Let the gateway start anew, from its kernel on."""
         lab.restart(self.name, GATEWAY)
+        self.started()
+
+    def started(self) -> None:
+        """Wait until the gateway has started what it is to start."""
         deadline = time.monotonic() + 300
         while self(GATEWAY, "systemctl is-system-running || true").strip() not in ("running", "degraded"):
             assert time.monotonic() < deadline, self(GATEWAY, "systemctl list-jobs")
@@ -52,3 +56,8 @@ class Machines:
         done = lab.run(self.name, FIELD, ["python3", "-c", script], json.dumps(asked), timeout)
         assert done.returncode == 0, done.stderr[-2000:]
         return json.loads(done.stdout)
+
+
+def verdicts(reports: Path) -> dict[str, str]:
+    """What the last report in a folder says, by check id."""
+    return {check.id: check.verdict for check in results.read(reports / SITE / "latest" / "results.json").checks}
