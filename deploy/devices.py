@@ -17,6 +17,7 @@ from gatehouse.site.registry_writer import Registry
 from roles import collector, intake, rendering
 from roles.api import files as api_files
 from roles.api import service as api
+from roles.coap import files as coap
 from roles.collector import files as collector_files
 from roles.intake import files as intake_files
 from roles.mosquitto import files as mosquitto
@@ -153,8 +154,8 @@ def bring(remote: Remote, target: Target, devices: Sequence[Device]) -> None:
 
 
 def _apply(remote: Remote, target: Target, mine: Sequence[Device], devices: Sequence[Device]) -> None:
-    """Firewall first, and what it does not let go on; then the broker and the open sessions, then the intake's
-    keys, what is counted, and what is told of them.
+    """Firewall first, and what it does not let go on; then the broker and the open sessions, and the CoAP endpoint's;
+    then the intake's keys, what is counted, and what is told of them.
 
     Each is tried, whatever becomes of the others. Raises `RemoteError`.
     """
@@ -164,6 +165,8 @@ def _apply(remote: Remote, target: Target, mine: Sequence[Device], devices: Sequ
         steps.append(lambda: _update_firewall(remote, target, mine))
     if broker.name in runs:
         steps.append(lambda: update_broker(remote, target, devices))
+    if coap.on(target):
+        steps.append(lambda: update_coap(remote, target))
     if intake.service.name in runs:
         steps.append(lambda: _replace(remote, intake_files.keys(target)))
     if collector.service.name in runs:
@@ -195,6 +198,15 @@ def update_updates(remote: Remote, target: Target) -> None:
     known = updates.models(target)
     script, stdin = rendering.swap([known], [known])
     remote.run(f"{script}; {updates.RELOAD}", stdin)
+
+
+def update_coap(remote: Remote, target: Target) -> None:
+    """Makes the CoAP endpoint go by the devices and the revocation lists of now: it looks for itself, each second.
+
+    Raises `RemoteError`.
+    """
+    entries = coap.admission(target)
+    remote.run(*rendering.swap(entries, entries, keep_same=True))
 
 
 def _replace(remote: Remote, entry: rendering.File) -> None:

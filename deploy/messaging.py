@@ -1,9 +1,9 @@
-"""The broker, and the intake of what devices report."""
+"""The broker, the intake of what devices report, and the way to it for those that have no MQTT."""
 
 from deploy import layer
 from roles.target import Target
 
-ROLES = ("mosquitto", "intake")
+ROLES = ("mosquitto", "intake", "coap")
 
 
 def apply(target: Target) -> None:

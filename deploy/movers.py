@@ -22,12 +22,14 @@ from gatehouse.identity.pins import broker_host
 from gatehouse.identity.rotation import Phase, RotationError
 from gatehouse.site import Device, Service
 from roles import alerts as alerts_role
+from roles import coap as coap_role
 from roles import grafana as grafana_role
 from roles import influxdb, rendering
 from roles import intake as intake_role
 from roles import mosquitto as broker
 from roles.alerts import WEBHOOK_SECRET
 from roles.alerts import files as alerts
+from roles.coap import files as coap
 from roles.facts import LOADED
 from roles.grafana import files as grafana
 from roles.influxdb import deploy as database
@@ -199,6 +201,21 @@ class IntakeClient(BrokerClient):
         return super().takes(remote, target, value)
 
 
+class CoapClient(BrokerClient):
+    """The CoAP endpoint's."""
+
+    def __init__(self, gateways: Gateways) -> None:
+        super().__init__(coap_role.service, gateways)
+
+    def bring(self, remote: Remote, target: Target) -> None:
+        """A start with the new one, unless it runs on that already; devices shake hands anew."""
+        file = next(each for each in coap.configuration(target) if each.path == coap.CLIENT)
+        script, stdin = rendering.swap([file], [file])
+        runs = f"systemctl is-active --quiet {coap.UNIT} && sha256sum --check --status {LOADED}/{coap.UNIT}"
+        restart = f"{{ {runs} || systemctl restart {coap.UNIT}; }} && {coap.CONNECTED}"
+        remote.run(f"{script}; {restart} || {{ echo 'CoAP: not connected to the broker' >&2; exit 1; }}", stdin)
+
+
 class AlertsClient(BrokerClient):
     """The alerts'."""
 
@@ -355,6 +372,11 @@ def _intake(gateways: Gateways) -> Iterator[Mover]:
         yield IntakeClient(gateways)
 
 
+def _coap(gateways: Gateways) -> Iterator[Mover]:
+    if gateways.running(coap_role.service.name):
+        yield CoapClient(gateways)
+
+
 def _alerts(gateways: Gateways) -> Iterator[Mover]:
     wanted = gateways.site.alerts
     if wanted and gateways.running(alerts_role.service.name):
@@ -376,6 +398,7 @@ FAMILIES: tuple[Callable[[Gateways], Iterator[Mover]], ...] = (
     _database,
     _dashboards,
     _intake,
+    _coap,
     _alerts,
     _programs,
     _keyed,

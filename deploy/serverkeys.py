@@ -17,9 +17,11 @@ from deploy.movers import Mover
 from deploy.remote import Remote
 from gatehouse.identity import SecretStore
 from gatehouse.identity.authority import key_to_pem, new_key, read_key
+from gatehouse.identity.pins import coap_host
 from gatehouse.identity.rotation import Phase, RotationError
 from gatehouse.site.pages import hosts
-from roles import influxdb, nginx, rendering
+from roles import coap, influxdb, nginx, rendering
+from roles.coap import files as coap_files
 from roles.facts import LOADED
 from roles.influxdb import deploy as database
 from roles.nginx import files as front
@@ -37,6 +39,8 @@ class Served:
     address: str
     port: int
     name: str
+    kind: str = "tls"
+    """The probe that meets it."""
 
 
 class ServerKey(Mover):
@@ -69,7 +73,7 @@ class ServerKey(Mover):
         """Whether it is the key of the certificate that is served."""
         here = self._served
         place = {"address": here.address, "port": here.port, "server_name": here.name}
-        found = probed(remote, {"kind": "tls", **place, "ca": target.pki.trust_anchor.decode()})
+        found = probed(remote, {"kind": here.kind, **place, "ca": target.pki.trust_anchor.decode()})
         if found.get("outcome") != "agreed":
             raise RotationError(f"{remote.gateway}: no TLS with {here.name}: {json.dumps(found)[:200]}")
         mine = x509.load_pem_x509_certificate(self.vault.get(self._certificate))
@@ -111,6 +115,23 @@ def _fronts(gateways: Gateways) -> Iterator[ServerKey]:
                 yield ServerKey(front.server_name(page, gateway), gateway, served, gateways)
 
 
+def _coaps(gateways: Gateways) -> Iterator[ServerKey]:
+    site, service = gateways.site, coap.service.name
+    for gateway in gateways.running(service):
+        address, port = coap_files.listens_at(gateways.target(gateway))[0]
+        served = Served(
+            unit=coap_files.UNIT,
+            files=coap_files.certificate,
+            act="true",  # it looks for itself
+            then=f"sleep {coap_files.LOOKS_WITHIN}",
+            address=address,
+            port=port,
+            name=coap_host(site),
+            kind="dtls-certificate",
+        )
+        yield ServerKey(coap_files.server_name(gateways.target(gateway)), gateway, served, gateways)
+
+
 def movers(gateways: Gateways) -> dict[str, Mover]:
     """All of the site, by their names in the vault."""
-    return {mover.name: mover for family in (_databases, _fronts) for mover in family(gateways)}
+    return {mover.name: mover for family in (_databases, _fronts, _coaps) for mover in family(gateways)}

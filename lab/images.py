@@ -31,8 +31,8 @@ SERVER = (
     "procps kmod python3 ca-certificates sudo less tzdata"
 )
 TOOLS = (
-    "nmap mosquitto-clients python3-paho-mqtt openssl curl bind9-dnsutils tcpdump iputils-ping python3 nftables "
-    "dnsmasq-base chrony netcat-openbsd openssh-client pebble"
+    "nmap mosquitto-clients python3-paho-mqtt libcoap3-bin openssl curl bind9-dnsutils tcpdump iputils-ping python3 "
+    "nftables dnsmasq-base chrony netcat-openbsd openssh-client pebble"
 )
 # What plays the mail server that a gateway's alerts go to.
 MAIL_SERVER = "python3-aiosmtpd"

@@ -49,6 +49,11 @@ def broker_host(site: Site) -> str:
     return f"broker.{site.domain}"
 
 
+def coap_host(site: Site) -> str:
+    """The name by which devices reach the CoAP endpoint of their gateway."""
+    return f"coap.{site.domain}"
+
+
 def broker_addresses(site: Site, gateway: str) -> list[str]:
     """The addresses at which the devices of a gateway reach its broker."""
     here = site.gateways[gateway]

@@ -12,7 +12,8 @@ from gatehouse.messages import keyfile
 from gatehouse.messages import settings as reading
 from gatehouse.messages.counts import Counts
 from gatehouse.messages.influx import Database
-from gatehouse.messages.intake import Intake, subscriber_of, tls_of
+from gatehouse.messages.intake import Intake, subscriber_of
+from gatehouse.messages.mqtt import tls_of
 from gatehouse.messages.settings import DatabaseSettings
 
 

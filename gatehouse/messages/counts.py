@@ -29,17 +29,34 @@ _HELP = {
 }
 
 
-class Counts:
+class Journal:
+    """What is said to the journal: of each subject one line a minute, on standard error unless `say` takes it."""
+
+    def __init__(self, say: Callable[[str], None] | None = None) -> None:
+        self._say = say or (lambda line: print(line, file=sys.stderr, flush=True))
+        self._told: dict[str, tuple[float, int]] = {}
+
+    def tell(self, subject: str, line: str, count: bool = False) -> None:
+        """Says a line, at most one a minute of one subject; `count` adds how many were not said meanwhile."""
+        now = time.monotonic()
+        when, missed = self._told.get(subject, (-QUIET, 0))
+        if now - when < QUIET:
+            self._told[subject] = when, missed + 1
+            return
+        self._told[subject] = now, 0
+        self._say(f"{line} (and {missed} more since the last such line)" if count and missed else line)
+
+
+class Counts(Journal):
     """The numbers since the start, by name, and of what was refused by reason."""
 
     def __init__(self, path: Path, say: Callable[[str], None] | None = None) -> None:
+        super().__init__(say)
         self.values: dict[str, float] = dict.fromkeys(_HELP, 0)
         self.refused: dict[Reason, int] = dict.fromkeys(REASONS, 0)
         self.rejected: dict[str, int] = {}
         self.came: dict[str, list[int]] = {}
         self._path = path
-        self._say = say or (lambda line: print(line, file=sys.stderr, flush=True))
-        self._told: dict[str, tuple[float, int]] = {}
         self._written = ""
 
     def count(self, device: str, size: int) -> None:
@@ -56,16 +73,6 @@ class Counts:
         if " " not in device and (device in self.rejected or len(self.rejected) < MOST_NAMED):
             self.rejected[device] = self.rejected.get(device, 0) + 1
         self.tell(f"refused: {reason}", f"refused a message of {device}: {reason}", count=True)
-
-    def tell(self, subject: str, line: str, count: bool = False) -> None:
-        """Says a line, at most one a minute of one subject; `count` adds how many were not said meanwhile."""
-        now = time.monotonic()
-        when, missed = self._told.get(subject, (-QUIET, 0))
-        if now - when < QUIET:
-            self._told[subject] = when, missed + 1
-            return
-        self._told[subject] = now, 0
-        self._say(f"{line} (and {missed} more since the last such line)" if count and missed else line)
 
     def render(self) -> str:
         """The numbers in Prometheus's text format."""

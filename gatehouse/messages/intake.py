@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import os
 import select
-import ssl
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -20,7 +19,7 @@ from typing import Protocol
 from gatehouse.messages import keyfile
 from gatehouse.messages.counts import Counts
 from gatehouse.messages.forms import Keys, verify
-from gatehouse.messages.mqtt import Delivery, Disconnected, Subscriber
+from gatehouse.messages.mqtt import Delivery, Disconnected, Subscriber, tls_of
 from gatehouse.messages.points import MOST_NAMES, point
 from gatehouse.messages.refusal import MessageError, Refused
 from gatehouse.messages.replay import Place, ReplayGuard
@@ -261,17 +260,6 @@ class Intake:
         except OSError:
             return 0, 0, 0
         return found.st_ino, found.st_mtime_ns, found.st_size
-
-
-def tls_of(authority: str, client: str) -> ssl.SSLContext:
-    """TLS with a file of certificates that are trusted, and one with own certificate and key. Raises `MessageError`."""
-    try:
-        tls = ssl.create_default_context(cafile=authority)
-        tls.load_cert_chain(client)
-    except (OSError, ssl.SSLError) as error:
-        raise MessageError(f"{authority}, {client}: {error} (deploy the gateway again)") from None
-    tls.minimum_version = ssl.TLSVersion.TLSv1_2
-    return tls
 
 
 def subscriber_of(settings: Settings) -> Subscriber:

@@ -1,5 +1,7 @@
 """A subscriber for MQTT 5 over TLS (OASIS MQTT 5.0) that leaves it to its caller when a message is acknowledged.
 
+`gatehouse.coap.publisher` is made of it, too.
+
 The paho-mqtt of Debian 12 (1.6.1) acknowledges by itself, before a message is stored. This one says nothing until it is
 told to, and acknowledges many at once. How many messages it may be owed an acknowledgement for, and how large one may
 be, it tells the broker when it connects: that bounds its memory.
@@ -15,7 +17,10 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
+from gatehouse.messages.refusal import MessageError
+
 _CONNECT, _CONNACK, _PUBLISH, _SUBSCRIBE, _SUBACK = 0x10, 0x20, 0x30, 0x82, 0x90
+PUBACK = 0x40
 _PINGREQ, _DISCONNECT = b"\xc0\x00", 0xE0
 _CHUNK = 1 << 18
 _FORGET_NEVER = 0xFFFFFFFF
@@ -40,6 +45,9 @@ class Subscriber:
     `window` is how many messages the broker may send without an acknowledgement, `largest` the bytes of a packet.
     """
 
+    start, expiry = 0x00, _FORGET_NEVER
+    """CONNECT's flags, and for how long the broker keeps a session without a connection, in seconds."""
+
     def __init__(
         self,
         address: tuple[str, int],
@@ -57,7 +65,7 @@ class Subscriber:
         self._sent = self._heard = 0.0
         self._socket: socket.socket | None = None
 
-    def connect(self, filters: Sequence[str], patience: float = 10) -> None:
+    def connect(self, filters: Sequence[str] = (), patience: float = 10) -> None:
         """Takes up the session, and subscribes at QoS 1; what was retained is not sent again for that."""
         self.close()
         self._buffer.clear()
@@ -71,7 +79,8 @@ class Subscriber:
             self._handshake()
             self._socket.settimeout(patience)
             self._hello(patience)
-            self._subscribe(filters, patience)
+            if filters:
+                self._subscribe(filters, patience)
         except Disconnected:
             self.close()
             raise
@@ -92,9 +101,9 @@ class Subscriber:
                 raise
 
     def _hello(self, patience: float) -> None:
-        properties = struct.pack(">BIBHBI", 0x11, _FORGET_NEVER, 0x21, self._window, 0x27, self._largest)
-        body = text("MQTT") + b"\x05\x00" + struct.pack(">H", self._keep_alive)
-        self._send(packet(_CONNECT, body + _variable(len(properties)) + properties + text(self._client_id)))
+        properties = struct.pack(">BIBHBI", 0x11, self.expiry, 0x21, self._window, 0x27, self._largest)
+        body = text("MQTT") + struct.pack(">BBH", 5, self.start, self._keep_alive)
+        self.send(packet(_CONNECT, body + _variable(len(properties)) + properties + text(self._client_id)))
         answer = self._await(_CONNACK, patience)
         if len(answer) < 2 or answer[1]:
             raise Disconnected(f"the broker refuses the session: code {answer[1] if len(answer) > 1 else 'missing'}")
@@ -102,7 +111,7 @@ class Subscriber:
     def _subscribe(self, filters: Sequence[str], patience: float) -> None:
         # QoS 1, and retained messages not at all (retain handling 2, §3.8.3.1)
         wanted = b"".join(text(name) + b"\x21" for name in filters)
-        self._send(packet(_SUBSCRIBE, b"\x00\x01\x00" + wanted))
+        self.send(packet(_SUBSCRIBE, b"\x00\x01\x00" + wanted))
         answer = self._await(_SUBACK, patience)
         if len(answer) < 2 + len(filters) or any(code > 2 for code in answer[-len(filters) :]):
             raise Disconnected("the broker refuses the subscription")
@@ -124,14 +133,19 @@ class Subscriber:
                 found.append(_delivery(kind, body))
             elif kind == _DISCONNECT:
                 raise Disconnected(f"the broker ends the session: code {body[0] if body else 0}")
+            else:
+                self.take(kind, body)
         self._keep_up()
         return found
+
+    def take(self, kind: int, body: bytes) -> None:
+        """Another packet of the broker's, which means nothing to who only listens."""
 
     def acknowledge(self, numbers: Iterable[int]) -> None:
         """Acknowledges messages; in the order in which they came (§4.6)."""
         pack = struct.Struct(">BBH").pack
         if data := b"".join([pack(0x40, 2, number) for number in numbers if number]):
-            self._send(data)
+            self.send(data)
 
     def close(self) -> None:
         """Ends the connection; the session stays with the broker."""
@@ -142,7 +156,7 @@ class Subscriber:
     def _keep_up(self) -> None:
         now = time.monotonic()
         if now - self._sent > self._keep_alive / 2:
-            self._send(_PINGREQ)
+            self.send(_PINGREQ)
         if now - self._heard > 2 * self._keep_alive:
             raise Disconnected("the broker says nothing any more")
 
@@ -161,7 +175,8 @@ class Subscriber:
                 raise Disconnected("the broker gives no answer")
             self._fill()
 
-    def _send(self, data: bytes) -> None:
+    def send(self, data: bytes) -> None:
+        """Sends packets."""
         self._sent = time.monotonic()
         self._ssl.write(data)
         self._flush()
@@ -261,12 +276,23 @@ def _variable(value: int) -> bytes:
             return bytes(found)
 
 
+def tls_of(authority: str, client: str) -> ssl.SSLContext:
+    """TLS with a file of certificates that are trusted, and one with own certificate and key. Raises `MessageError`."""
+    try:
+        tls = ssl.create_default_context(cafile=authority)
+        tls.load_cert_chain(client)
+    except (OSError, ssl.SSLError) as error:
+        raise MessageError(f"{authority}, {client}: {error} (deploy the gateway again)") from None
+    tls.minimum_version = ssl.TLSVersion.TLSv1_2
+    return tls
+
+
 def text(value: str) -> bytes:
-    """A string (§1.5.4)."""
+    """A UTF-8 string (§1.5.4)."""
     data = value.encode()
     return struct.pack(">H", len(data)) + data
 
 
 def packet(kind: int, body: bytes) -> bytes:
-    """A packet by its first byte (§2.1)."""
+    """A control packet (§2.1)."""
     return bytes([kind]) + _variable(len(body)) + body

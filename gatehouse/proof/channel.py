@@ -41,7 +41,21 @@ class ProbeError(GatehouseError):
 
 def opening(config: Mapping[str, Any]) -> str:
     """The first line for `python3 -c START`: the modules, in the order of their imports, and the configuration."""
-    order = ("reach", "listen", "link", "tls", "https", "keyed", "mqtt", "scan", "ssh", "facts", "segment", "agent")
+    order = (
+        "reach",
+        "listen",
+        "link",
+        "tls",
+        "https",
+        "keyed",
+        "mqtt",
+        "coap",
+        "scan",
+        "ssh",
+        "facts",
+        "segment",
+        "agent",
+    )
     modules = [[name, ""] for name in ("gatehouse", "gatehouse.proof", "gatehouse.proof.probes")]
     modules += [[f"gatehouse.proof.probes.{name}", (HERE / "probes" / f"{name}.py").read_text()] for name in order]
     return json.dumps({"modules": modules, "entry": ENTRY, "config": config}) + "\n"

@@ -101,6 +101,8 @@ def client(site: Site, listener: Listener, address: str) -> Probe | None:
         return {"kind": "tcp", "address": address, "port": listener.port}
     if listener.name == "dns":
         return {"kind": "dns", "address": address, "port": listener.port, "name": f"gateway.{site.domain}"}
+    if listener.encryption == "dtls":
+        return {"kind": "dtls", "address": address, "port": listener.port}
     if listener.name == "ntp":
         return {"kind": "ntp", "address": address, "port": listener.port}
     if listener.name == "dhcp":

@@ -88,6 +88,8 @@ _SENT = {
     "spoof": "UDP datagram from the forged address",
     "tls": "TLS handshake",
     "mqtt": "MQTT 5 session",
+    "dtls": "DTLS hello without a cookie",
+    "coap": "CoAP over DTLS",
     "ssh": "SSH version and KEXINIT",
     "nmap": "port scan",
 }

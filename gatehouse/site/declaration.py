@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 Transport = Literal["tcp", "udp"]
-Encryption = Literal["tls", "ssh", "wireguard", "none"]
+Encryption = Literal["tls", "dtls", "ssh", "wireguard", "none"]
 Port = int
 
 

@@ -8,9 +8,19 @@ from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    field_validator,
+    model_validator,
+)
 
 from gatehouse.site.alerts import Alerts
+from gatehouse.site.coap import Coap, table
 from gatehouse.site.declaration import Listener, Service
 from gatehouse.site.egress import FOREIGN_RESOLVERS, Destination, DestinationName, Limits, Mud
 from gatehouse.site.firmware import Firmware
@@ -376,7 +386,8 @@ class Site(Model):
 
     `foreign_resolvers` answer names over HTTPS, which segments with a resolver of their own may not use.
     `waivers` are for checks that may fail for a while, by their ids.
-    `psk` opens the broker's listener for devices with a pre-shared key, `api` the device API behind the HTTPS front,
+    `psk` opens the broker's listener for devices with a pre-shared key, `coap` (True, or a table) the endpoint for
+    devices that speak CoAP over DTLS, `api` the device API behind the HTTPS front,
     `updates` the update server for devices' firmware, `remote` a WireGuard tunnel into management, `alerts` who is told
     what is wrong with a gateway.
     A `lab` is made of containers, or of virtual `machines`.
@@ -398,6 +409,7 @@ class Site(Model):
     broker: Broker = Broker()
     programs: dict[ProgramName, Program] = {}
     psk: bool = False
+    coap: Annotated[Coap | None, BeforeValidator(table)] = None
     api: bool = False
     updates: bool = False
     firmware: Firmware = Firmware()

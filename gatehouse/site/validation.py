@@ -11,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from gatehouse.site import model
 from gatehouse.site.alerts import alert_problems
+from gatehouse.site.coap import coap_problems
 from gatehouse.site.declaration import ClosedPort, Declaration, Flow, Listener, Service
 from gatehouse.site.egress import Destination
 from gatehouse.site.egress_problems import destination_problems
@@ -52,6 +53,7 @@ def settle(data: Mapping[str, Any]) -> dict[str, Any]:
     problems += _device_problems(sound)
     problems += page_problems(sound)
     problems += alert_problems(sound)
+    problems += coap_problems(sound)
     if problems:
         raise SiteError(problems)
     return {**data, "services": services, "devices": tuple(sound["devices"])}

@@ -77,6 +77,7 @@ site = Site(
     foreign_resolvers=["198.51.100.90/32", "2001:db8:51::90/128"],
     programs={"homeassistant": {"reads": ["devices/+/telemetry/#", "devices/+/status"]}},
     psk=True,
+    coap=True,
     api=True,
     remote={
         "tunnels": {"gateway": {"ipv4": "10.10.90.1/24", "endpoint": "198.51.100.2"}},

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from lab.sabotage import (
     broker,
+    coap,
     dashboards,
     database,
     egress,
@@ -31,11 +32,18 @@ def _through_the_tunnel(sabotage: Sabotage) -> Sabotage:
     return replace(sabotage, may={**sabotage.may, _TUNNEL: "it is let in from the tunnel, too"})
 
 
+def _with_posts(sabotage: Sabotage, posts: str) -> Sabotage:
+    """What is posted by CoAP goes the way of all messages, from the broker on."""
+    if not matching((*sabotage.expected, *sabotage.tolerated), ("intake.stores", "intake.refuses-tampered")):
+        return sabotage
+    return replace(sabotage, may={**sabotage.may, posts: "what is posted by CoAP goes the same way"})
+
+
 _ALL: tuple[Sabotage, ...] = (
     *services.SABOTAGES,
-    *broker.SABOTAGES,
-    *database.SABOTAGES,
-    *intake.SABOTAGES,
+    *(_with_posts(each, "coap.*") for each in broker.SABOTAGES),
+    *(_with_posts(each, "coap.stores") for each in (*database.SABOTAGES, *intake.SABOTAGES)),
+    *coap.SABOTAGES,
     *dashboards.SABOTAGES,
     *web.SABOTAGES,
     *updates.SABOTAGES,
@@ -56,7 +64,19 @@ def _without_listeners(sabotage: Sabotage) -> Sabotage:
     return replace(sabotage, may={**sabotage.may, _HEARD: "nobody hears it who listens at the broker"})
 
 
-SABOTAGES = tuple(_without_listeners(_through_the_tunnel(sabotage)) for sabotage in _ALL)
+def _of_datagrams(sabotage: Sabotage) -> Sabotage:
+    """Where devices' datagrams get through that should not, or none do, so do those of CoAP."""
+    told = {
+        "scan.udp-from-iot": ("coap.no-plaintext", "plain CoAP is let through, too"),
+        "gateway.coap.coaps-from-iot": ("coap.*", "the endpoint is reached by nobody"),
+    }
+    for identity, (pattern, why) in told.items():
+        if matching((*sabotage.expected, *sabotage.tolerated), (identity,)) and pattern not in sabotage.catches:
+            sabotage = replace(sabotage, may={**sabotage.may, pattern: why})
+    return sabotage
+
+
+SABOTAGES = tuple(_of_datagrams(_without_listeners(_through_the_tunnel(sabotage))) for sabotage in _ALL)
 
 # Checks that no sabotage can make fail on a lab of containers, each with the reason.
 OUT_OF_REACH: dict[str, str] = {

@@ -162,6 +162,7 @@ SABOTAGES = (
             edit /etc/systemd/system/influxdb.service.d/50-gatehouse.conf '/^(Protect|Private|Restrict|System|IPAdd)/d'
             edit /etc/systemd/system/grafana-server.service.d/50-gatehouse.conf '/^(Protect|Private|Restrict|System|IPAdd)/d'
             edit /etc/systemd/system/gatehouse-intake.service '/^(Protect|Private|Restrict|System|IPAdd|Capab|NoNew)/d'
+            edit /etc/systemd/system/gatehouse-coap.service '/^(Protect|Private|Restrict|System|IPAdd|Capab|NoNew)/d'
             edit /etc/systemd/system/gatehouse-api.service '/^(Protect|Private|Restrict|System|IPAdd|Capab|NoNew)/d'
             edit /etc/systemd/system/nginx.service.d/50-gatehouse.conf '/^(Protect|Private|Restrict|System|NoNew|Capab)/d'
             edit /etc/systemd/system/gatehouse-tunnel.service '/^(Protect|Private|Restrict|System|NoNew|Capab|Device)/d'
@@ -171,7 +172,7 @@ SABOTAGES = (
             systemctl daemon-reload
         """,
         catches=(
-            "host.confines-{mosquitto,chrony,dnsmasq,influxdb,intake,grafana,nginx,api,wireguard}",
+            "host.confines-{mosquitto,chrony,dnsmasq,influxdb,intake,coap,grafana,nginx,api,wireguard}",
             "{watch,alerts}.confined",
         ),
         may={"dashboards.tells-nobody": "nothing keeps the dashboards from talking to others"},

@@ -5,6 +5,7 @@ FIREWALL=/etc/gatehouse/firewall.nft
 BROKER=/etc/mosquitto/conf.d/gatehouse.conf
 CREDENTIALS=/etc/mosquitto/gatehouse
 MESSAGES=/usr/lib/gatehouse/python/gatehouse/messages
+COAP=/usr/lib/gatehouse/python/gatehouse/coap
 DATABASE=/etc/gatehouse/database
 WEB=/etc/gatehouse/web
 API=/usr/lib/gatehouse/python/gatehouse/api
@@ -107,6 +108,13 @@ END
 intake() {
     edit "$1" "$2"
     systemctl restart gatehouse-intake.service
+}
+
+# coap FILE EXPRESSION: edits a file of the CoAP endpoint's, a part of its program or another, and starts it on that.
+coap() {
+    case $1 in /*) edit "$1" "$2" ;; *) edit "$COAP/$1" "$2" ;; esac
+    systemctl restart gatehouse-coap.service
+    timeout 20 sh -c "until grep -qs '^gatehouse_coap_connected 1' /run/gatehouse-coap/metrics.prom; do sleep 0.2; done"
 }
 
 # front FILE EXPRESSION: edits a file of the HTTPS front's, which it then reads.

@@ -162,9 +162,10 @@ def _names(target: Target, served: list[Served]) -> dict[str, list[str]]:
     may = {r.segment for r in target.policy.input if r.service == "mosquitto"}
     if reach := [s for s in own if s.name in may]:
         names["broker"] = addresses(reach)
-    may = {r.segment for r in target.policy.input if r.service == "updates"}
-    if reach := [s for s in own if s.name in may]:
-        names["updates"] = addresses(reach)
+    for name in ("coap", "updates"):
+        may = {r.segment for r in target.policy.input if r.service == name}
+        if reach := [s for s in own if s.name in may]:
+            names[name] = addresses(reach)
     names = {f"{name}.{target.site.domain}": found for name, found in names.items()}
     may = {r.segment for r in target.policy.input if r.service == FRONT and r.listener.name == "https"}
     if reach := [s for s in own if s.name in may]:

@@ -13,6 +13,7 @@ The kit's own clients have names that no device can have (`gatehouse.identity.na
 
     gatehouse-intake            reads telemetry and status of all devices
     gatehouse-alerts            writes `gateway/GATEWAY/alerts`, where the site says `alerts={"mqtt": True}`
+    gatehouse-coap              writes telemetry of all devices, where the site has `coap`
     gatehouse-control           writes commands to all devices; reads what they ask for, and what waits as an answer
 
 Where the site has `programs`, a second listener takes a user name and a password instead of a certificate. Their names

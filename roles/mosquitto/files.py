@@ -99,6 +99,7 @@ def acl(target: Target) -> rendering.File:
         mode=0o640,
         quarantined=quarantined,
         programs=_rights(target),
+        coap=target.site.coap is not None,
         alerts=topic(target.name) if target.site.alerts and target.site.alerts.mqtt else "",
     )
 

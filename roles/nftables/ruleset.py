@@ -27,6 +27,7 @@ COUNTED = {
     "forged": "with a forged sender",
 }
 BROKER = "mosquitto"
+COAP = "coap"
 NAME_LIFE = "12h"  # of an address that a name was resolved to
 
 
@@ -56,6 +57,7 @@ def ruleset(target: Target) -> rendering.File:
         own_bridges=sorted({target.gateway.bridge(d.segment) for p in target.policy.profiles for d in p.devices}),
         limited={s: limits for s in prefixes if (limits := site.segments[s].limits) is not None},
         broker_ports=sorted({r.listener.port for r in target.policy.input if r.service == BROKER}),
+        coap_ports=sorted({r.listener.port for r in target.policy.input if r.service == COAP}),
         counted=COUNTED,
         bogons=bogons(networks.get(INTERNET)),
         resolver_ports=RESOLVER_PORTS,

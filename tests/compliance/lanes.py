@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from tests.compliance.alerts import seen as alerts
+from tests.compliance.coap import seen as coap_seen
 from tests.compliance.egress import floods, forged, grants, neighbours, resolvers, routers
 from tests.compliance.identities import sessions
 from tests.compliance.isolation import isolation, quarantined_play
@@ -42,6 +43,7 @@ LANES: tuple[dict[str, Ask], ...] = (
     {"web": seen, "updates": updates},
     {"renewal": rehearsed},
     {"alerts": alerts},
+    {"coap": coap_seen},
 )
 _SLOW = (
     "alerts",

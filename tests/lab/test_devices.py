@@ -92,6 +92,14 @@ class FieldDevice:
         found = re.search(r"PUBACK \(Mid: \d+, RC:(\d+)\)", self.publishes(topic).stdout)
         return int(found[1]) if found else None
 
+    def posts(self, name: str = "") -> str:
+        """The code that libcoap's client gets for a post under its own topic, or another's; empty for none."""
+        folder, path = f"/tmp/{self.name}", f"devices/{name or self.name}/telemetry/t"
+        shown = f"-c {folder}/certificate.pem -j {folder}/key.pem -R {folder}/ca.pem -a {self.address}"
+        done = self.run(f"coap-client-openssl -B 5 -v 6 -m post -e x {shown} coaps://10.10.10.1/{path} 2>&1")
+        found = re.search(r"t:ACK c:(\d\.\d\d)", done.stdout)
+        return found[1] if found else ""
+
     def may_publish(self) -> bool:
         """Whether a message under its own name is taken."""
         return self.code(f"devices/{self.name}/telemetry/t") in TAKEN
@@ -124,6 +132,7 @@ def test_a_device_connects_with_its_bundle_and_is_what_its_certificate_says(fiel
     one, other = field[:2]
     assert one.may_publish()
     assert one.code(f"devices/{other.name}/telemetry/t") == NOT_AUTHORISED
+    assert (one.posts(), one.posts(other.name)) == ("2.04", "4.03"), "by CoAP it is somebody else"
     assert other.may_publish()
 
 
@@ -148,8 +157,9 @@ def test_a_revoked_device_is_disconnected_and_refused_and_the_others_sessions_go
     # Not only its packets are dropped: from an address that nobody blocks, its certificate is refused, too.
     elsewhere = FieldDevice(gateway, lost.name, "10.10.10.50")
     wait(elsewhere.is_told_to_be_revoked, "its certificate is refused as a revoked one", 30)
+    assert elsewhere.posts() == "", "its certificate is taken by CoAP"
     for device in kept:
-        assert device.may_publish()
+        assert device.may_publish() and device.posts() == "2.04"
     # Its name and address are left for the next deploy to take.
     gateway.is_hardened = False
 
@@ -172,6 +182,7 @@ def test_a_quarantine_outlives_a_restart_and_the_next_deploy_and_a_release_ends_
     done = gateway.checkout.invoke("incident", "--device", odd.name)
     assert done.status == 0, done.text
     assert kept.session() == before, "another device lost its session"
+    assert (odd.posts(), kept.posts()) == ("4.01", "2.04")
     holds_what_is_known_of(odd, gateway, re.findall(r"\S+\.age", done.out)[0])
     is_heard_for_diagnosis_only(odd)
     assert kept.reaches_the_vendor()
@@ -186,6 +197,7 @@ def test_a_quarantine_outlives_a_restart_and_the_next_deploy_and_a_release_ends_
     done = gateway.checkout.invoke("release", "--name", odd.name)
     assert done.status == 0, done.text
     assert odd.may_publish() and odd.reaches_the_vendor()
+    wait(lambda: odd.posts() == "2.04", "what it posts by CoAP is taken again", 20)
     gateway.stays_converged()
 
 

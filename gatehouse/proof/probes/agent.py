@@ -29,7 +29,7 @@ from datetime import UTC, datetime
 from queue import SimpleQueue
 from typing import IO, Any
 
-from gatehouse.proof.probes import facts, https, link, listen, mqtt, reach, scan, segment, ssh, tls
+from gatehouse.proof.probes import coap, facts, https, link, listen, mqtt, reach, scan, segment, ssh, tls
 from gatehouse.proof.probes.reach import Probe, Result
 
 KINDS: dict[str, Callable[[Probe], Result]] = {
@@ -45,6 +45,9 @@ KINDS: dict[str, Callable[[Probe], Result]] = {
     "https": https.https,
     "http": https.http_,
     "mqtt": mqtt.mqtt,
+    "dtls": coap.hello,
+    "coap": coap.coap,
+    "dtls-certificate": coap.certificate,
     "ssh": ssh.ssh,
     "nmap": scan.nmap,
     "speaks": scan.speaks,
