@@ -46,6 +46,7 @@ def opening(config: Mapping[str, Any]) -> str:
         "listen",
         "link",
         "tls",
+        "hello",
         "https",
         "keyed",
         "mqtt",
@@ -53,6 +54,7 @@ def opening(config: Mapping[str, Any]) -> str:
         "scan",
         "ssh",
         "facts",
+        "log",
         "segment",
         "agent",
     )

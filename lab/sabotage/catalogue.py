@@ -16,6 +16,7 @@ from lab.sabotage import (
     network,
     remote,
     services,
+    system,
     updates,
     web,
 )
@@ -48,6 +49,7 @@ _ALL: tuple[Sabotage, ...] = (
     *web.SABOTAGES,
     *updates.SABOTAGES,
     *machine.SABOTAGES,
+    *system.SABOTAGES,
     *egress.SABOTAGES,
     *network.SABOTAGES,
     *remote.SABOTAGES,

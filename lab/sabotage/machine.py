@@ -24,7 +24,10 @@ SABOTAGES = (
             sshd 's/^(PasswordAuthentication|PermitEmptyPasswords) no/\\1 yes/; s/^(AuthenticationMethods).*/\\1 any/'
         """,
         catches=("ssh.keys-only", "host.accounts"),
-        may={"ssh.no-root": "root is offered a password as well"},
+        may={
+            "ssh.no-root": "root is offered a password as well",
+            "host.log-entries": "who shows no key is noted without one",
+        },
     ),
     Sabotage(
         name="ssh-default-password",
@@ -175,6 +178,9 @@ SABOTAGES = (
             "host.confines-{mosquitto,chrony,dnsmasq,influxdb,intake,coap,grafana,nginx,api,wireguard}",
             "{watch,alerts}.confined",
         ),
-        may={"dashboards.tells-nobody": "nothing keeps the dashboards from talking to others"},
+        may={
+            "dashboards.tells-nobody": "nothing keeps the dashboards from talking to others",
+            "host.limits": "the limits of some go with it",
+        },
     ),
 )

@@ -78,6 +78,7 @@ SABOTAGES = (
         catches=("host.runs-journald",),
         may={
             "host.log": "it has no start to ask about",
+            "host.{log-entries,log-protected,sudo}": "nothing is noted any more",
             "broker.sessions": "without a log nobody knows whose sessions these are",
         },
     ),
@@ -89,7 +90,7 @@ SABOTAGES = (
             systemctl restart systemd-journald.service
             journalctl --flush
         """,
-        catches=("host.log",),
+        catches=("host.log", "host.log-retention"),
         may={"broker.sessions": "what the log has lost, nobody knows"},
     ),
     Sabotage(

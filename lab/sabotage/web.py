@@ -28,6 +28,8 @@ SABOTAGES = (
             "web.*": "it answers nobody",
             "keys.known": "nobody shows the certificate that a key is known by",
             "updates.*": "the update server is a part of it",
+            "tls.*": "how it shakes hands can't be seen",
+            "remote.reaches-management": "it is what a peer reaches there, too",
             **_BEHIND,
         },
         apart_from=("front-*", "*hook*", "*challenge*", "key-for-root-alone"),
@@ -62,7 +64,52 @@ SABOTAGES = (
             front nginx.conf 's/ssl_protocols .*/ssl_protocols TLSv1 TLSv1.1 TLSv1.2 TLSv1.3;/;
                 s/ssl_ciphers .*/ssl_ciphers "ALL:@SECLEVEL=0";/'
         """,
-        catches=("web.tls",),
+        catches=("web.tls", "tls.weak-suites"),
+        apart_from=("no-front", "front-with-rsa", "front-without-gcm"),
+    ),
+    Sabotage(
+        name="front-with-rsa",
+        title="The HTTPS front has a second certificate, RSA signed with SHA-1, and takes it for static key exchange",
+        breaks=r"""
+            folder=/usr/share/gatehouse/web/rsa
+            mkdir -p $folder
+            openssl req -x509 -newkey rsa:2048 -sha1 -nodes -days 1 -subj /CN=rsa                 -keyout $folder/key.pem -out $folder/chain.pem 2>/dev/null
+            chmod 0644 $folder/key.pem
+            for file in $(cd $WEB && ls names/*.conf); do
+                edit $WEB/$file "s|^( *)ssl_certificate_key .*|&\n\1ssl_certificate $folder/chain.pem;\n\1ssl_certificate_key $folder/key.pem;|"
+            done
+            front nginx.conf 's/ssl_ciphers (.*);/ssl_ciphers \1:AES128-GCM-SHA256;/'
+        """,
+        catches=("tls.static-keys", "tls.certificates"),
+        ends="rm -rf /usr/share/gatehouse/web/rsa",
+        apart_from=("no-front", "front-with-own-certificate", "front-with-old-tls", "front-without-gcm", "*hook*"),
+    ),
+    Sabotage(
+        name="front-without-gcm",
+        title="Of TLS 1.2 the HTTPS front has left out the suites that are recommended",
+        breaks="front nginx.conf 's/ssl_ciphers .*/ssl_ciphers ECDHE-ECDSA-CHACHA20-POLY1305;/'",
+        catches=("tls.recommended-suites",),
+        apart_from=("no-front",),
+    ),
+    Sabotage(
+        name="front-with-other-curves",
+        title="The HTTPS front agrees on keys over one curve only, which few clients have",
+        breaks="front nginx.conf 's/ssl_ecdh_curve .*/ssl_ecdh_curve secp521r1;/'",
+        catches=("tls.curves",),
+        apart_from=("no-front",),
+    ),
+    Sabotage(
+        name="front-with-loose-sessions",
+        title="The HTTPS front's sessions are not bound to their handshake",
+        breaks=r"front nginx.conf 's/ssl_session_tickets .*/&\n    ssl_conf_command Options -ExtendedMasterSecret;/'",
+        catches=("tls.bound-sessions",),
+        apart_from=("no-front",),
+    ),
+    Sabotage(
+        name="front-with-early-data",
+        title="The HTTPS front takes what comes with a client's first message",
+        breaks=r"front nginx.conf 's/ssl_session_tickets .*/&\n    ssl_early_data on;/'",
+        catches=("tls.early-data",),
         apart_from=("no-front",),
     ),
     Sabotage(
@@ -78,6 +125,13 @@ SABOTAGES = (
         breaks="front nginx.conf 's/server_tokens off/server_tokens on/'",
         catches=("web.headers",),
         apart_from=("no-front", "front-*"),
+    ),
+    Sabotage(
+        name="front-for-guessers",
+        title="The HTTPS front lets everybody try as many logins as they like",
+        breaks="for file in $(cd $WEB && grep -l limit_req names/*.conf); do front $file '/limit_req /d'; done",
+        catches=("web.limits-logins",),
+        apart_from=("no-front", "front-with-own-certificate"),
     ),
     Sabotage(
         name="front-compresses",
@@ -115,7 +169,7 @@ SABOTAGES = (
         """,
         catches=("web.certificate",),
         may={
-            "web.{served,renewal,tls,headers}": "it is not what certbot has, and visitors turn away",
+            "web.{served,renewal,tls,headers,limits-logins}": "it is not what certbot has, and visitors turn away",
             "keys.known": "certbot's own key is no longer in use",
             "api.*": "whoever looks at its certificate turns away",
         },

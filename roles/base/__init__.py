@@ -19,6 +19,10 @@ NEW_ACCOUNTS = {
     "SHA_CRYPT_MAX_ROUNDS": "100000",
 }
 
+# passwdqc.conf(5): the fewest characters, by how many kinds of them a password has: of one kind none will do, of two
+# 24, of a passphrase 15, of three and four kinds 12 (OWASP ISVS 2.1.5).
+SHORTEST_PASSWORDS = "min=disabled,24,15,12,12"
+
 # Debian lets everybody read when root's work is done, and how sshd is set up. Octal modes; what is missing is left so.
 FOR_ROOT_ALONE = {
     "/etc/crontab": 0o600,

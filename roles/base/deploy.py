@@ -5,7 +5,7 @@ from __future__ import annotations
 from pyinfra.api import deploy
 
 from roles import lifecycle, undo
-from roles.base import FOR_ROOT_ALONE, NEW_ACCOUNTS, service, version
+from roles.base import FOR_ROOT_ALONE, NEW_ACCOUNTS, SHORTEST_PASSWORDS, service, version
 from roles.base.operations import defined, for_root_alone, passwords_judged, without_cores
 from roles.target import Target
 
@@ -58,7 +58,7 @@ def logins() -> None:
         name="Configure logins",
     )
     defined(NEW_ACCOUNTS, name="Configure new accounts")
-    passwords_judged(name="Have weak passwords refused")
+    passwords_judged(SHORTEST_PASSWORDS, name="Have weak passwords refused")
     for_root_alone(FOR_ROOT_ALONE, name="Keep root's jobs to root")
 
 

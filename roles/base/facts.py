@@ -23,18 +23,18 @@ class Defined(FactBase[dict[str, str]]):
         return {row[0]: row[1] for row in (line.split() for line in output) if len(row) == 2}
 
 
-class JudgesPasswords(FactBase[bool]):
-    """Whether PAM asks passwdqc about a new password."""
+class JudgesPasswords(FactBase[str]):
+    """How PAM asks passwdqc about a new password: `judges` and its options; empty where it doesn't."""
 
-    default = bool
+    default = str
 
     def command(self) -> str:
-        """One grep."""
-        return f"grep -sqE '^password.*pam_passwdqc\\.so' {PASSWORDS} && echo judges || true"
+        """One sed."""
+        return f"sed -nE 's/^password.*pam_passwdqc\\.so/judges/p' {PASSWORDS} 2>/dev/null || true"
 
-    def process(self, output: list[str]) -> bool:
-        """`judges`, or nothing."""
-        return "judges" in output
+    def process(self, output: list[str]) -> str:
+        """`judges min=…`."""
+        return " ".join(output[0].split()) if output else ""
 
 
 class CoreLimit(FactBase[str]):

@@ -46,11 +46,27 @@ def for_root_alone(modes: Mapping[str, int]) -> Generator[StringCommand, None, N
 
 
 @operation()
-def passwords_judged() -> Generator[StringCommand, None, None]:
-    """Has PAM refuse weak passwords, where somebody has taken that out since the package was installed."""
-    if not host.get_fact(JudgesPasswords):
+def passwords_judged(options: str) -> Generator[StringCommand, None, None]:
+    """Has PAM refuse weak passwords, by these options, where somebody has taken that out since the package came.
+
+    pam-auth-update(8) keeps options that were changed in place.
+    """
+    found = host.get_fact(JudgesPasswords)
+    if not found:
         differs(host.connector_data, "file", PASSWORDS, "does not ask passwdqc about new passwords")
         yield StringCommand("DEBIAN_FRONTEND=noninteractive pam-auth-update --enable passwdqc")
+    elif found != f"judges {options}":
+        differs(host.connector_data, "file", PASSWORDS, f"passwdqc {found}, not {options}")
+    if found != f"judges {options}":
+        yield StringCommand(judging(options))
+
+
+def judging(options: str, path: str = PASSWORDS) -> str:
+    """Shell that has passwdqc judge by the options, in one step."""
+    return (
+        f"set -e; umask 022; sed -E 's/^(password.*pam_passwdqc\\.so).*/\\1 {options}/' {path} >{path}.gatehouse-new;"
+        f" sync {path}.gatehouse-new; mv -f {path}.gatehouse-new {path}"
+    )
 
 
 @operation()

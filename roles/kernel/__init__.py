@@ -1,8 +1,22 @@
 """The kernel's settings for a router, and the modules it does without."""
 
+from __future__ import annotations
+
+from collections.abc import Iterable
+
 from gatehouse.site import Service
 
 service = Service(name="kernel", title="Kernel settings", packages=("kmod", "procps"))
+
+# What would put the gateway on the air. Where a segment has a wireless interface, those of Wi-Fi are left alone.
+WIFI = ("hostapd.service", "iwd.service", "wpa_supplicant.service")
+BLUETOOTH = ("bluetooth.service",)
+
+
+def radios(interfaces: Iterable[str]) -> tuple[str, ...]:
+    """The units that a gateway with these interfaces has no use for."""
+    return BLUETOOTH if any(name.startswith("wl") for name in interfaces) else (*WIFI, *BLUETOOTH)
+
 
 # Modules that are never loaded; what is left out on purpose stands in the template.
 REFUSED = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pyinfra.api import deploy
 
 from roles import lifecycle
-from roles.kernel import REFUSED, service
+from roles.kernel import REFUSED, radios, service
 from roles.kernel.operations import settled
 from roles.target import Target
 
@@ -39,6 +39,8 @@ def configure(target: Target) -> None:
 def activate(target: Target) -> None:
     """The same, now; compared with the kernel itself, so that what others changed meanwhile is set again."""
     settled(settings(target), name="Set what the running kernel has otherwise")
+    ports = [network.interface or network.trunk or "" for network in target.gateway.networks.values()]
+    lifecycle.stopped(*radios(ports), name="Keep radios off that no segment has")
 
 
 def settings(target: Target) -> lifecycle.File:

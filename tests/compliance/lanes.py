@@ -10,15 +10,20 @@ from collections.abc import Callable, Sequence
 from tests.compliance.alerts import seen as alerts
 from tests.compliance.coap import seen as coap_seen
 from tests.compliance.egress import floods, forged, grants, neighbours, resolvers, routers
+from tests.compliance.handshakes import early
+from tests.compliance.handshakes import seen as handshakes
 from tests.compliance.identities import sessions
 from tests.compliance.isolation import isolation, quarantined_play
 from tests.compliance.live import Live
+from tests.compliance.log import searched as log
 from tests.compliance.refusals import refusals
 from tests.compliance.remote import tunnel
+from tests.compliance.system import archived, verified
 from tests.compliance.updates import seen as updates
-from tests.compliance.web import rehearsed, seen
+from tests.compliance.web import guessed, rehearsed, seen
 
 Ask = Callable[[Live], object]
+
 
 LANES: tuple[dict[str, Ask], ...] = (
     {
@@ -40,12 +45,18 @@ LANES: tuple[dict[str, Ask], ...] = (
         "refusals": refusals,
         "floods": floods,
     },
-    {"web": seen, "updates": updates},
+    {"web": seen, "updates": updates, "handshakes": handshakes, "early": early, "logins": guessed},
     {"renewal": rehearsed},
     {"alerts": alerts},
     {"coap": coap_seen},
+    {"packages": verified, "archives": archived, "log": log},
 )
 _SLOW = (
+    "early",
+    "logins",
+    "packages",
+    "archives",
+    "log",
     "alerts",
     "tunnel",
     "neighbours",

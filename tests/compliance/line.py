@@ -6,6 +6,7 @@ import shutil
 import socket
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -120,6 +121,15 @@ class Line:
             command, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL, check=False
         )
 
+    def login_at_last(self) -> subprocess.CompletedProcess[str]:
+        """The administrator's login, more than once: OpenSSH 9.8 and later shuts out who guesses, for a moment."""
+        for _ in range(20):
+            done = self.login(user=self.site.ssh.user)
+            if done.returncode == 0:
+                break
+            time.sleep(2)
+        return done
+
     def guess(self, user: str, passwords: Iterable[str]) -> str:
         """Tries passwords over one new connection: `let in`, `refused`, or what came in between."""
         given = self._connection
@@ -139,6 +149,25 @@ class Line:
                     transport.close()
         except (OSError, EOFError, paramiko.SSHException) as error:
             return f"{type(error).__name__}: {error}"
+
+    def tries(self, user: str, number: int) -> tuple[int, bool]:
+        """Shows so many new keys over one new connection: how many were answered, and whether it was ended then."""
+        given = self._connection
+        with socket.create_connection((given["ssh_hostname"], given["ssh_port"]), 10) as wire:
+            transport = paramiko.Transport(wire)
+            try:
+                transport.start_client(timeout=10)
+                for answered in range(number):
+                    try:
+                        transport.auth_publickey(user, paramiko.ECDSAKey.generate())
+                    except paramiko.AuthenticationException as error:
+                        if not transport.is_active() or "Too many" in str(error):
+                            return answered, True
+                    except (paramiko.SSHException, EOFError, OSError):
+                        return answered, True
+                return number, False
+            finally:
+                transport.close()
 
     def before_login(self, user: str) -> tuple[str, str]:
         """What a new connection is told without a login: the notice (empty for none), and the server's first line."""

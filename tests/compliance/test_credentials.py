@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 
 from deploy import vaults
-from gatehouse.identity import ages
+from gatehouse.identity import ages, strength
 from gatehouse.proof.plugin import cannot_prove
 
 
@@ -29,3 +29,21 @@ def test_no_secret_is_overdue_and_none_is_replaced_half_way(site, evidence, warn
     if wrong["due"]:
         first = min(wrong["due"], key=lambda age: age.due)
         warn(f"{len(wrong['due'])} secrets are due, '{first.name}' since {first.due:%Y-%m-%d}: replace them")
+
+
+@pytest.mark.controls("OWASP-ISVS-1.0+main-2026-06:2.1.7", "ETSI-EN-303-645-v3.1.3:5.1-1")
+@pytest.mark.check("credentials.strong")
+def test_no_secret_that_a_device_or_a_program_shows_can_be_guessed(site, evidence):
+    """By the vault: each declared password and key is so long, of so many kinds of characters, that nobody tries it."""
+    vault = vaults.open_vault(site)
+    found = [age for age in ages.ages(site, vault) if age.secret.kind in ("password", "key")]
+    if not found:
+        cannot_prove("the vault has no passwords and keys that services declare")
+    weakest = ("none", float("inf"))
+    for age in found:
+        for name in [age.name] if age.name in vault else vault.names(f"{age.name}/"):
+            bits = strength.bits(vault.about(name).value)
+            weakest = min(weakest, (name, bits), key=lambda each: each[1])
+            assert bits >= strength.LEAST, f"{name}: as hard to guess as {bits:.0f} bits, at least {strength.LEAST}"
+    got = f"the weakest: {weakest[0]}, {weakest[1]:.0f} bits"
+    evidence({"from": "vault", "sent": f"strength of {len(found)} passwords and keys", "got": got})

@@ -23,6 +23,9 @@ from roles.target import Target
 from tests.compliance import web
 
 LOG_AT_MOST = 1 << 30  # bytes: `SystemMaxUse` of the role journald
+LOG_KEPT = "90day"  # `MaxRetentionSec`
+# Days: that, and what a file may hold of before (`MaxFileSec`, a month), as files are deleted whole.
+OLD_AT_MOST = 90 + 31
 SPACE_USED = "MESSAGE_ID=ec387f577b844b8fa948f33cad9a75e6"  # systemd.journal-fields(7), SD_MESSAGE_JOURNAL_USAGE
 EXPOSURE_AT_MOST = 2.0  # of `systemd-analyze security`: 0 is confined entirely, 10 not at all
 
@@ -242,6 +245,23 @@ def test_the_log_outlives_a_restart_and_cannot_fill_the_disk(live, evidence):
     evidence({"from": "gateway", "sent": "journalctl: what the journal said at its start", "got": said["MESSAGE"]})
     assert said["JOURNAL_PATH"].startswith("/var/log/journal/"), f"it is kept in {said['JOURNAL_PATH']}"
     assert int(said["MAX_USE"]) <= LOG_AT_MOST, f"it may take {said['MAX_USE_PRETTY']}, at most {LOG_AT_MOST >> 30}G"
+
+
+@pytest.mark.controls("OWASP-ISVS-1.0+main-2026-06:1.4.6")
+@pytest.mark.check("host.log-retention")
+def test_the_log_is_kept_for_a_quarter_of_a_year_and_then_deleted(live, evidence):
+    """The journal is told how long to keep what, by the last of its files that says so, and has nothing older."""
+    told = str(live.run("systemd-analyze", "cat-config", "systemd/journald.conf").result.get("output", ""))
+    limits = re.findall(r"^MaxRetentionSec=(\S+)$", told, re.MULTILINE)
+    evidence({"from": "gateway", "sent": "systemd-analyze cat-config: MaxRetentionSec", "got": limits or "none"})
+    assert limits and limits[-1] == LOG_KEPT, f"it is kept for {limits[-1] if limits else 'ever'}, not for {LOG_KEPT}"
+    first = str(live.run("sh", "-c", "journalctl -q -o json --no-pager | head -n 1").result.get("output", ""))
+    now = str(live.run("date", "+%s").result.get("output", "")).strip()
+    if not (first.startswith("{") and now.isdecimal()):
+        cannot_prove("the journal has no first entry")
+    age = (int(now) - int(json.loads(first)["__REALTIME_TIMESTAMP"]) / 1e6) / 86_400
+    evidence({"from": "gateway", "sent": "journalctl: its first entry", "got": f"{age:.1f} days old"})
+    assert age <= OLD_AT_MOST, f"it still has what is {age:.0f} days old"
 
 
 @pytest.mark.controls(

@@ -12,7 +12,7 @@ IDLE_AT_MOST = 900  # seconds; CIS Debian 12, 5.4.3.2
 OLD_AT_MOST = 365  # days; CIS Debian 12, 5.4.1.1
 SHA_ROUNDS = 100_000
 TRIED = "gatehouse-tried"
-WEAK = ("raspberry", "Tr0ub4dor")
+WEAK = ("raspberry", "Tr0ub4dor", "kX9-vQ2.mZ7")  # the last one is only too short: 11 characters
 STRONG = "correct.horse.Battery9.staple"
 # An account is made, with passwords, in a copy of /etc that nobody else sees and that is gone with this shell. What is
 # a link into /etc/alternatives, such as awk, does not work there.
@@ -53,10 +53,11 @@ def tried(live):
     return dict(line.split(" ", 1) for line in seen.result["output"].splitlines())
 
 
-@pytest.mark.controls("OWASP-IoT-Top10-2018:I1")
+@pytest.mark.controls("OWASP-IoT-Top10-2018:I1", "OWASP-ISVS-1.0+main-2026-06:2.1.5")
 @pytest.mark.check("host.passwords")
 def test_a_weak_password_is_refused_and_a_strong_one_is_hashed_slowly(live, evidence):
-    """An account, made in a copy, gets no password that is easily guessed; one that it gets takes long to try."""
+    """An account, made in a copy, gets no password that is easily guessed, or shorter than 12 characters; one that it
+    gets takes long to try."""
     found = tried(live)
     for word in (*WEAK, STRONG):
         evidence({"from": "gateway", "sent": f"chpasswd: {word}", "got": found[word]})

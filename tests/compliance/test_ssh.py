@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import time
 from itertools import groupby
 
 import pytest
@@ -15,6 +14,8 @@ from gatehouse.site import MANAGEMENT
 pytestmark = pytest.mark.controls(
     "CIS-Debian-12-v1.1.0:5.1.1-22", "ETSI-EN-303-645-v3.1.3:5.1-3", "ETSI-EN-303-645-v3.1.3:5.6-4A"
 )
+
+ATTEMPTS_SHOWN, ATTEMPTS_AT_MOST = 12, 6
 
 # What is sound today (RFC 9142, OpenSSH's own defaults without those it keeps for old clients).
 SOUND = {
@@ -54,6 +55,14 @@ def suite_is_logged_in(live, evidence):
         cannot_prove(
             f"the gateway is still administered as {live.administrator}, not as {live.site.ssh.user}: deploy first"
         )
+
+
+def the_administrator_logs_in(live, evidence):
+    """The success beside what was guessed."""
+    done = live.login_at_last()
+    note_login(evidence, live, done, f"login as {live.site.ssh.user} with the administrator's key", live.name)
+    if done.returncode != 0:
+        cannot_prove(f"not even the administrator logs in: {said(done)}")
 
 
 @pytest.mark.controls("OWASP-ISVS-1.0+main-2026-06:2.4.2")
@@ -104,15 +113,20 @@ def test_the_logins_that_attackers_try_first_are_refused(live, evidence):
         assert got != "let in", f"{user} logs in with a default password"
         if got != "refused":
             cannot_prove(f"no answer that says no to {user}: {got}")
-    # OpenSSH 9.8 and later shuts out who guesses, for a moment.
-    for _ in range(20):
-        done = live.login(user=live.site.ssh.user)
-        if done.returncode == 0:
-            break
-        time.sleep(2)
-    note_login(evidence, live, done, f"login as {live.site.ssh.user} with the administrator's key", live.name)
-    if done.returncode != 0:
-        cannot_prove(f"not even the administrator logs in: {said(done)}")
+    the_administrator_logs_in(live, evidence)
+    suite_is_logged_in(live, evidence)
+
+
+@pytest.mark.controls("IEC-62443-3-3/4-2:SR/CR 1.11", "OWASP-ISVS-1.0+main-2026-06:2.1.12")
+@pytest.mark.check("ssh.limits-attempts")
+def test_who_tries_one_key_after_the_other_is_cut_off(live, evidence):
+    """A connection that shows keys that nobody has allowed ends after a few; the administrator logs in right after."""
+    tried, ended = live.tries(live.site.ssh.user, ATTEMPTS_SHOWN)
+    sent, got = f"{ATTEMPTS_SHOWN} unknown keys over one connection", f"cut off after {tried}" if ended else "all heard"
+    evidence({"from": "operator", "to": live.name, "sent": sent, "got": got})
+    assert ended, f"{tried} keys were tried over one connection, and it is still there"
+    assert tried <= ATTEMPTS_AT_MOST, f"{tried} keys were tried over one connection"
+    the_administrator_logs_in(live, evidence)
     suite_is_logged_in(live, evidence)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import hashlib
 import ssl
+from collections import Counter
 
 import pytest
 
@@ -75,7 +76,7 @@ def test_each_name_shows_a_certificate_that_its_visitors_trust(live, pages, evid
         assert foreign.outcome == "distrusted", f"{page.name}: another CA vouches for it: {foreign}"
 
 
-@pytest.mark.controls("RFC-9325:3.1.1/a", "RFC-9325:3.1.1/c", "RFC-9325:4.1/e", *ENCRYPTED)
+@pytest.mark.controls("RFC-9325:3.1.1/a", "RFC-9325:3.1.1/c", "RFC-9325:4.1/e", "RFC-9325:3.1.3", *ENCRYPTED)
 @pytest.mark.controls("OWASP-ISVS-1.0+main-2026-06:2.4.2")
 @pytest.mark.check("web.tls")
 def test_each_name_speaks_the_profile_of_tls_that_the_site_says_and_nothing_older(live, pages, evidence):
@@ -141,6 +142,27 @@ def test_who_asks_for_no_name_or_an_unknown_one_is_shown_nothing(live, pages, ev
         assert "unrecognized name" in str(found.result.get("reason")), f"{asked}: {found}"
     if not any(agreed(live, evidence, page, web.HTTPS).outcome == "agreed" for page in pages):
         cannot_prove("no known name is shown a certificate either")
+
+
+@pytest.mark.controls("IEC-62443-3-3/4-2:SR/CR 1.11", "OWASP-ISVS-1.0+main-2026-06:2.1.12")
+@pytest.mark.asks("logins")
+@pytest.mark.check("web.limits-logins")
+def test_who_tries_one_login_after_the_other_is_told_to_wait(live, pages, evidence):
+    """Of many logins in a row the last are not even looked at (429), while the page itself is still shown."""
+    found = web.guessed(live)
+    if not found:
+        cannot_prove("no page has a login")
+    for name, (*logins, page) in found.items():
+        statuses = Counter(seen.result.get("status", seen.outcome) for seen in logins)
+        got = {str(status): times for status, times in statuses.items()}
+        evidence({"from": logins[0].position, "sent": f"{name}: {len(logins)} logins in a row", "got": got})
+        status = page.result.get("status", page.outcome)
+        evidence({"from": page.position, "sent": f"{name}: the page with the login", "got": status})
+        if not isinstance(status, int):
+            cannot_prove(f"{name}: it does not answer: {page}")
+        assert statuses[429], f"{name}: {len(logins)} logins in a row, and nobody is told to wait"
+        if status == 429:
+            cannot_prove(f"{name}: whoever asks is told to wait")
 
 
 @pytest.mark.controls("ETSI-EN-303-645-v3.1.3:5.5-8", "ETSI-EN-303-645-v3.1.3:5.4-1")

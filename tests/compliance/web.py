@@ -19,6 +19,7 @@ from tests.compliance.live import Live
 from tests.compliance.once import once
 
 UNKNOWN = "unknown.invalid"
+GUESSES, LOGIN = 20, '{"user": "gatehouse-nobody", "password": "gatehouse-nobody"}'
 HTTPS, HTTP = "https", "http"
 
 
@@ -81,6 +82,24 @@ def seen(live: Live) -> dict[str, Observation]:
     for where, more in elsewhere.items():
         work[where] = [*work.get(where, []), *more]
     return {str(o.probe["id"]): o for found in live.ask(work).values() for o in found}
+
+
+@once
+def guessed(live: Live) -> dict[str, list[Observation]]:
+    """More logins in a row than anybody types, of nobody, at each page that has a login, and then the page itself."""
+    listener = live.site.listener(service.name, HTTPS)
+    (segment, address), *_ = live.reached_at(listener)
+    found = {}
+    for page in pages(live):
+        logins = [login for place in page.places for login in place.logins]
+        server = {"address": address, "port": listener.port, "ca": anchor(live, page), "server_name": page.name}
+        for login in logins[:1]:
+            shown = {"kind": "https", **server, "path": login, "headers": {"Host": page.name}}
+            headers = {"Host": page.name, "Content-Type": "application/json"}
+            asks = {**shown, "method": "POST", "headers": headers, "body": LOGIN}
+            tried = live.ask({segment: [{**asks, "id": f"login {number}"} for number in range(GUESSES)]})[segment]
+            found[page.name] = tried + live.ask({segment: [{**shown, "id": "page"}]})[segment]
+    return found
 
 
 @once

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from roles.base import operations
-from roles.base.facts import Defined
+from roles.base import SHORTEST_PASSWORDS, operations
+from roles.base.facts import PASSWORDS, Defined, JudgesPasswords
 from roles.differences import HEARD
 
 DEBIANS = "# a comment\n#UMASK 077\nPASS_MAX_DAYS\t99999\n  PASS_MAX_DAYS 5\nUMASK\t\t022\nENV_PATH PATH=/usr/bin\n"
@@ -73,7 +73,6 @@ def test_what_is_roots_alone_is_given_back_and_what_is_missing_is_left_so(monkey
 @pytest.mark.parametrize(
     ("operation", "right", "wrong", "does"),
     [
-        (operations.passwords_judged, True, False, "pam-auth-update --enable passwdqc"),
         (operations.without_cores, "0", "infinity", "systemctl daemon-reload"),
     ],
 )
@@ -84,3 +83,33 @@ def test_what_is_as_it_shall_be_is_left_alone(
     gateway = Gateway(wrong)
     (command,) = commands(monkeypatch, gateway, operation)
     assert does in command and len(gateway.told) == 1
+
+
+def judged_by(path: Path) -> str:
+    command = JudgesPasswords().command().replace(PASSWORDS, str(path))
+    shown = subprocess.run(["sh", "-c", command], capture_output=True, check=False)
+    return JudgesPasswords().process(shown.stdout.decode().splitlines())
+
+
+def test_passwdqc_is_told_how_short_a_password_may_be_and_the_other_modules_stay(tmp_path: Path) -> None:
+    file = tmp_path / "common-password"
+    assert judged_by(file) == ""
+    unix = "password\t[success=1 default=ignore]\tpam_unix.so obscure use_authtok yescrypt\n"
+    file.write_text(f"# here are\npassword\trequisite\t\t\tpam_passwdqc.so\n{unix}")
+    assert judged_by(file) == "judges"
+    for options in (SHORTEST_PASSWORDS, "min=8,8,8,8,8"):
+        subprocess.run(["sh", "-c", operations.judging(options, str(file))], check=True)
+        assert judged_by(file) == f"judges {options}"
+    assert file.read_text().endswith(unix) and len(file.read_text().splitlines()) == 3
+    assert list(tmp_path.iterdir()) == [file] and file.stat().st_mode & 0o777 == 0o644
+
+
+def test_passwdqc_is_brought_back_where_it_was_taken_out_and_otherwise_told_its_options(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert commands(monkeypatch, Gateway("judges min=x"), operations.passwords_judged, "min=x") == []
+    gone, other = Gateway(""), Gateway("judges retry=3")
+    enable, judge = commands(monkeypatch, gone, operations.passwords_judged, "min=x")
+    assert "pam-auth-update --enable passwdqc" in enable and "min=x" in judge and len(gone.told) == 1
+    assert commands(monkeypatch, other, operations.passwords_judged, "min=x") == [judge]
+    assert other.told == [("file", PASSWORDS, "passwdqc judges retry=3, not min=x")]

@@ -29,7 +29,7 @@ from datetime import UTC, datetime
 from queue import SimpleQueue
 from typing import IO, Any
 
-from gatehouse.proof.probes import coap, facts, https, link, listen, mqtt, reach, scan, segment, ssh, tls
+from gatehouse.proof.probes import coap, facts, hello, https, link, listen, log, mqtt, reach, scan, segment, ssh, tls
 from gatehouse.proof.probes.reach import Probe, Result
 
 KINDS: dict[str, Callable[[Probe], Result]] = {
@@ -42,6 +42,7 @@ KINDS: dict[str, Callable[[Probe], Result]] = {
     "spoof": reach.spoof,
     "tls": tls.tls,
     "tls-capable": tls.capable,
+    "hello": hello.hello,
     "https": https.https,
     "http": https.http_,
     "mqtt": mqtt.mqtt,
@@ -60,6 +61,7 @@ KINDS: dict[str, Callable[[Probe], Result]] = {
     "heard": listen.heard,
     "run": facts.run,
     "keys": facts.keys,
+    "log-words": log.words,
 }
 # Those that do nothing but wait: all of them have one thread.
 WAITING: dict[str, Callable[[Probe], Awaitable[Result]]] = {"tcp": reach.tcp}
