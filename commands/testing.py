@@ -11,8 +11,8 @@ from commands import common
 from commands.common import told
 from deploy.inventory import ROOT
 
-# The tiers, and what pytest is told for each. Units share nothing: every core has a part of them. The sabotages alone,
-# and all that virtual machines are put through (where they are emulated, half an hour), are for who asks.
+# The tiers, and what pytest is told for each. Units share nothing: every core has a part of them. The sabotages take
+# long, and so do virtual machines where they are emulated: both are made where they are asked for.
 SABOTAGE = "tests/lab/test_sabotage.py"
 TIERS = {
     "unit": ("tests/unit", "-n", "auto", "--dist", "loadfile"),
@@ -22,17 +22,16 @@ TIERS = {
     # Two labs at a time (tests/lab/conftest.py).
     "lab": ("tests/lab", "-n", "2", "--dist", "loadfile", "--reruns", "1"),
     "sabotage": (SABOTAGE,),
-    "machines": ("tests/vm/test_vlans.py",),
     "vm": ("tests/vm",),
 }
-# The sabotages are a part of the lab's tests, the machines' VLANs of what they are put through.
+# The sabotages are a part of the lab's tests.
 ON_REQUEST = ("sabotage", "vm")
 
 
 @task(help={"tier": f"only this tier: style, {', '.join(TIERS)}", "k": "only tests whose names match (pytest -k)"})
 @told
 def test(_: Context, tier: str = "", k: str = "") -> None:
-    """Run every test: style, units, files judged by real programs, devices, the lab with every sabotage, machines."""
+    """Run every test: style, units, files judged by real programs, devices, the lab with every sabotage."""
     from deploy import tools
 
     if tier and tier not in ("style", *TIERS):

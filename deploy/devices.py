@@ -209,6 +209,16 @@ def update_coap(remote: Remote, target: Target) -> None:
     remote.run(*rendering.swap(entries, entries, keep_same=True))
 
 
+def update_revoked(remote: Remote, target: Target) -> None:
+    """Makes whatever judges certificates at a running broker's gateway go by the revocation lists of now.
+
+    Raises `RemoteError`.
+    """
+    update_broker(remote, target)
+    if coap.on(target):
+        update_coap(remote, target)
+
+
 def _replace(remote: Remote, entry: rendering.File) -> None:
     """Puts a file in place of the former one, for who reads it anew by itself."""
     remote.run(*rendering.swap([entry], [entry]))

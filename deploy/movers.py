@@ -12,7 +12,7 @@ from typing import Any
 from cryptography import x509
 
 from deploy import enrolment
-from deploy.devices import bring, update_broker
+from deploy.devices import bring, update_broker, update_revoked
 from deploy.gateways import Gateways, probed
 from deploy.remote import Remote
 from gatehouse.identity import SecretStore, programs, psk, rotation
@@ -172,7 +172,7 @@ class BrokerClient(Mover):
         super().apply()
         if rotation.phase_of(self.vault, self.name) == "retire":
             for remote, target in self.gateways.of(broker.service.name):
-                update_broker(remote, target)
+                update_revoked(remote, target)
 
     def takes(self, remote: Remote, target: Target, value: bytes) -> bool:
         """As the broker says to who shows it."""

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 
 from deploy import vaults
-from deploy.devices import named, update_broker, update_updates
+from deploy.devices import named, update_revoked, update_updates
 from deploy.remote import Remote, RemoteError, connected
 from gatehouse.errors import GatehouseError
 from gatehouse.identity import Pki, renewal
@@ -147,7 +147,7 @@ class _Gateway:
                     retired[name] = retirement
             if retired:
                 self._pki.revoke_all([old for each in retired.values() for old in each.revoke], "superseded")
-                update_broker(self._remote, self._target)
+                update_revoked(self._remote, self._target)
                 for name, retirement in retired.items():
                     registry.change(name, serials=list(retirement.serials))
         self._outcome.retired += retired

@@ -210,7 +210,7 @@ def test_an_operator_who_loses_power_finishes_with_the_next_run(gateway: Gateway
     assert renew(gateway) == Outcome(renewed=[pump.name], waiting=[pump.name])
     newest, *_ = pump.serials
     pump.moves(*FROM_THE_BROKER)
-    with mock.patch.object(renewals, "update_broker", side_effect=RemoteError("gone")):
+    with mock.patch.object(renewals, "update_revoked", side_effect=RemoteError("gone")):
         assert renew(gateway).away == ["gone (run this again)"]
     assert len(pump.serials) == 3, "the registry forgets a certificate after the broker refuses it"
     assert renew(gateway) == Outcome(retired=[pump.name])
