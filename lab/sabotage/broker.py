@@ -10,6 +10,7 @@ from lab.sabotage.broker_effects import NEED_THE_BROKER, NOT_THE_BROKER
 from lab.sabotage.model import Sabotage
 
 _IMPOSTOR = shlex.quote(Path(__file__).with_name("impostor.py").read_text())
+_ANY_SUITE = {"tls.weak-suites": "it agrees on whatever suite it is offered"}
 _AT = "$CREDENTIALS/server.crt $CREDENTIALS/server.key 8883 $gw4_iot $gw6_iot"
 
 SABOTAGES = (
@@ -101,7 +102,7 @@ SABOTAGES = (
             "broker.tls-{1.0,1.1,1.2}",
             "broker.tls-suites",
         ),
-        may=NOT_THE_BROKER,
+        may={**NOT_THE_BROKER, **_ANY_SUITE},
         ends="gone impostor",
         apart_from=NEED_THE_BROKER,
     ),
@@ -113,7 +114,7 @@ SABOTAGES = (
             stray impostor {_IMPOSTOR} 1.2 1.2 {_AT}
         """,
         catches=("broker.tls-{1.2,1.3}",),
-        may=NOT_THE_BROKER,
+        may={**NOT_THE_BROKER, **_ANY_SUITE},
         ends="gone impostor",
         apart_from=NEED_THE_BROKER,
     ),
@@ -127,7 +128,7 @@ SABOTAGES = (
             stray impostor {_IMPOSTOR} 1.2 1.3 /run/impostor.crt /run/impostor.key 8883 $gw4_iot $gw6_iot
         """,
         catches=("broker.is-genuine", "broker.accepts-devices"),
-        may={**NOT_THE_BROKER, "keys.known": "its key is none that the site knows"},
+        may={**NOT_THE_BROKER, **_ANY_SUITE, "keys.known": "its key is none that the site knows"},
         ends="gone impostor; rm -f /run/impostor.key /run/impostor.crt",
         apart_from=NEED_THE_BROKER,
     ),
@@ -186,7 +187,7 @@ SABOTAGES = (
         title="The broker speaks TLS 1.1, and suites without authenticated encryption",
         breaks="broker 's/^tls_version .*/tls_version tlsv1.1\\nciphers ALL:@SECLEVEL=0/'",
         catches=("broker.tls-{1.1,1.2}", "broker.tls-suites"),
-        may={"psk.forward-secrecy": "where keys are shown, too"},
+        may={**_ANY_SUITE, "psk.forward-secrecy": "where keys are shown, too"},
     ),
     Sabotage(
         name="tls-1.2",
