@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from gatehouse.messages.refusal import REASONS, Reason
@@ -47,17 +47,59 @@ class Journal:
         self._say(f"{line} (and {missed} more since the last such line)" if count and missed else line)
 
 
-class Counts(Journal):
+class Numbers(Journal):
+    """Numbers since the start, by name, in a file for Prometheus; what they are called there begins with `prefix`.
+
+    `texts`: of each name whether it is a gauge or a counter, and what it says.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        prefix: str,
+        texts: Mapping[str, tuple[str, str]],
+        say: Callable[[str], None] | None = None,
+    ) -> None:
+        super().__init__(say)
+        self.values: dict[str, float] = dict.fromkeys(texts, 0)
+        self._path, self._prefix, self._texts = path, prefix, texts
+        self._written = ""
+
+    def lines(self) -> list[str]:
+        """The numbers in Prometheus's text format."""
+        found = []
+        for name, (kind, text) in self._texts.items():
+            full = f"{self._prefix}_{name}" + ("_total" if kind == "counter" else "")
+            found += [f"# HELP {full} {text}", f"# TYPE {full} {kind}", f"{full} {self.values[name]:.15g}"]
+        return found
+
+    def render(self) -> str:
+        """The whole file."""
+        return "\n".join([*self.lines(), ""])
+
+    def write(self) -> None:
+        """Replaces the file with the numbers, if they have changed; that it can't is said, and no more."""
+        text = self.render()
+        if text == self._written:
+            return
+        beside = self._path.with_name(f".{self._path.name}.new")
+        try:
+            beside.write_text(text)
+            os.chmod(beside, 0o644)
+            beside.rename(self._path)
+            self._written = text
+        except OSError as error:
+            self.tell("metrics", f"{self._path}: not written: {error.strerror}")
+
+
+class Counts(Numbers):
     """The numbers since the start, by name, and of what was refused by reason."""
 
     def __init__(self, path: Path, say: Callable[[str], None] | None = None) -> None:
-        super().__init__(say)
-        self.values: dict[str, float] = dict.fromkeys(_HELP, 0)
+        super().__init__(path, "gatehouse_intake", _HELP, say)
         self.refused: dict[Reason, int] = dict.fromkeys(REASONS, 0)
         self.rejected: dict[str, int] = {}
         self.came: dict[str, list[int]] = {}
-        self._path = path
-        self._written = ""
 
     def count(self, device: str, size: int) -> None:
         """Counts a message of so many bytes, good or not. `device` as with `refuse`."""
@@ -74,12 +116,9 @@ class Counts(Journal):
             self.rejected[device] = self.rejected.get(device, 0) + 1
         self.tell(f"refused: {reason}", f"refused a message of {device}: {reason}", count=True)
 
-    def render(self) -> str:
-        """The numbers in Prometheus's text format."""
-        lines = []
-        for name, (kind, text) in _HELP.items():
-            full = f"gatehouse_intake_{name}" + ("_total" if kind == "counter" else "")
-            lines += [f"# HELP {full} {text}", f"# TYPE {full} {kind}", f"{full} {self.values[name]:.15g}"]
+    def lines(self) -> list[str]:
+        """The same, and who and why."""
+        lines = super().lines()
         full = "gatehouse_intake_refused_total"
         lines += [f"# HELP {full} Messages that were not stored, by reason.", f"# TYPE {full} counter"]
         lines += [f'{full}{{reason="{reason}"}} {count}' for reason, count in self.refused.items()]
@@ -92,18 +131,4 @@ class Counts(Journal):
             if self.came:
                 lines += [f"# HELP {full} {text}, stored or not.", f"# TYPE {full} counter"]
             lines += [f'{full}{{device="{device}"}} {numbers[at]}' for device, numbers in sorted(self.came.items())]
-        return "\n".join([*lines, ""])
-
-    def write(self) -> None:
-        """Replaces the file with the numbers, if they have changed; that it can't is said, and no more."""
-        text = self.render()
-        if text == self._written:
-            return
-        beside = self._path.with_name(f".{self._path.name}.new")
-        try:
-            beside.write_text(text)
-            os.chmod(beside, 0o644)
-            beside.rename(self._path)
-            self._written = text
-        except OSError as error:
-            self.tell("metrics", f"{self._path}: not written: {error.strerror}")
+        return lines
