@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import re
 
 from gatehouse.identity.store import PUBLIC_KINDS, SecretStore
-
-SHORTEST = 12
-"""Characters: what is shorter is a word that stands in any log."""
-_WORD = re.compile(rf"[A-Za-z0-9+/_-]{{{SHORTEST},}}")
+from gatehouse.proof.probes.log import WORD, runs
 
 
 def of(secret: bytes) -> list[str]:
@@ -22,9 +18,8 @@ def of(secret: bytes) -> list[str]:
     except UnicodeDecodeError:
         return [secret.hex()]
     found = []
-    for word in (word for word in _WORD.findall(text) if "-----" not in word):
-        runs = [run for run in re.split(r"[+/_-]", word) if len(run) >= SHORTEST]
-        found += runs or [word]
+    for word in (word for word in WORD.findall(text) if "-----" not in word):
+        found += runs(word) or [word]
     return found
 
 

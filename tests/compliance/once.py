@@ -79,12 +79,11 @@ def ahead(live: Any, lanes: Iterable[Sequence[Callable[[Any], object]]]) -> None
             with suppress(Exception):  # the check that wants to know meets it
                 ask(live)
 
-    several = list(lanes)
-
     def begin() -> None:
-        with suppress(Exception):
+        several = list(lanes)
+        with suppress(Exception):  # as above
             if live.agent.pace > SLOW:
-                return work([ask for lane in several for ask in lane])
+                several = [[ask for lane in several for ask in lane]]
         for lane in several:
             threading.Thread(target=work, args=(lane,), daemon=True).start()
 

@@ -14,7 +14,16 @@ import struct
 import time
 from typing import Any
 
-from gatehouse.proof.probes.reach import DEFAULT_TIMEOUT, Probe, Result, exchange, family_of, outcome_of
+from gatehouse.proof.probes.reach import (
+    DEFAULT_TIMEOUT,
+    Probe,
+    Result,
+    exchange,
+    family_of,
+    outcome_of,
+    patience,
+    patient,
+)
 
 VERSIONS = {"1.0": 0xFEFF, "1.2": 0xFEFD}
 ACK_TIMEOUT = 3.0  # seconds until a request is sent again (RFC 7252 §4.8)
@@ -25,8 +34,7 @@ _URI_PATH = 11
 def hello(probe: Probe) -> Result:
     """Sends a ClientHello without a cookie (RFC 6347 §4.2.1); `asks_for_cookie` where that is all that comes back."""
     message = client_hello()
-    timeout = probe.get("timeout", DEFAULT_TIMEOUT)
-    answer, result = exchange(probe["address"], probe["port"], message, timeout)
+    answer, result = exchange(probe["address"], probe["port"], message, patience(probe))
     if answer is None:
         return result
     verify = answer[:1] == b"\x16" and answer[_RECORD : _RECORD + 1] == b"\x03"
@@ -68,7 +76,7 @@ class Device:
     def __init__(self, probe: Probe) -> None:
         self._ssl: Any = importlib.import_module("OpenSSL.SSL")
         self._crypto: Any = importlib.import_module("OpenSSL.crypto")
-        self._timeout = probe.get("timeout", 2 * DEFAULT_TIMEOUT)
+        self._timeout = patience(probe, 2 * DEFAULT_TIMEOUT)
         self._number = int.from_bytes(os.urandom(2), "big")
         self._connection = self._ssl.Connection(self._context(probe), None)
         # A hello in one piece, however many suites it names: one in pieces no server can answer without a memory.
@@ -145,7 +153,7 @@ class Device:
         try:
             for _ in range(3):
                 self.say(message)
-                answer = self._answer(token, time.monotonic() + ACK_TIMEOUT)
+                answer = self._answer(token, time.monotonic() + patient(ACK_TIMEOUT))
                 if answer is not None:
                     return {**answer, "ms": round(1000 * (time.monotonic() - began))}
         except Refused as error:

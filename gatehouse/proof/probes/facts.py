@@ -31,7 +31,7 @@ LARGEST = 100_000  # bytes of a file that may hold a key
 # DER: SEQUENCE, its length, and as its first element the version, 0 or 1, of PKCS #8, PKCS #1 or SEC 1 …
 _DER = re.compile(rb"\x30(?:[\x00-\x7f]|\x81.|\x82..)\x02\x01[\x00\x01][\x02\x04\x30]", re.DOTALL)
 # How private keys in files begin: what is searched for. None is here.
-_PRIVATE_KEY = re.compile(rb"-----BEGIN ([A-Z0-9 ]*PRIVATE KEY)-----|(AGE-SECRET-KEY-1)")
+PRIVATE_KEY = re.compile(rb"-----BEGIN ([A-Z0-9 ]*PRIVATE KEY)-----|(AGE-SECRET-KEY-1)")
 
 
 def run(probe: Probe) -> Result:
@@ -69,7 +69,7 @@ def keys(probe: Probe) -> Result:
         try:
             with open(path, "rb") as file:
                 content = file.read(LARGEST)
-            if match := _PRIVATE_KEY.search(content):
+            if match := PRIVATE_KEY.search(content):
                 kind, spki = (match[1] or match[2]).decode(), _spki(path, "PEM")
             elif _DER.match(content) and (digest := _spki(path, "DER")):
                 kind, spki = "PRIVATE KEY (DER)", digest

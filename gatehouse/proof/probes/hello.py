@@ -7,7 +7,7 @@ import socket
 import struct
 from collections.abc import Iterator
 
-from gatehouse.proof.probes.reach import DEFAULT_TIMEOUT, Probe, Result, family_of, outcome_of
+from gatehouse.proof.probes.reach import DEFAULT_TIMEOUT, Probe, Result, family_of, outcome_of, patience
 
 _MOST = 100_000  # bytes of an answer
 _ALERT, _HANDSHAKE = 21, 22
@@ -23,7 +23,7 @@ def hello(probe: Probe) -> Result:
     `agreed` with `suite`, `extensions`, `certificates` (DER, hex) and `group` (of ECDHE, else None); or `alert` with
     its number, or `cut`; or what became of the connection.
     """
-    timeout = probe.get("timeout", 2 * DEFAULT_TIMEOUT)
+    timeout = patience(probe, 2 * DEFAULT_TIMEOUT)
     with socket.socket(family_of(probe["address"]), socket.SOCK_STREAM) as plain:
         plain.settimeout(timeout)
         try:

@@ -8,13 +8,16 @@ import re
 import subprocess
 from collections.abc import Iterable, Iterator
 
-from gatehouse.proof.probes.reach import Probe, Result
+from gatehouse.proof.probes.facts import PRIVATE_KEY
+from gatehouse.proof.probes.reach import Probe, Result, patience
 
 ENTRIES = 50_000  # of the journal, the newest
 LARGEST = 5_000_000  # bytes of a file
 FOLDER = "/var/log"
-_WORD = re.compile(r"[A-Za-z0-9+/_-]{12,}")  # as gatehouse.proof.words has them
-_PRIVATE_KEY = re.compile(r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY-----|AGE-SECRET-KEY-1")
+SHORTEST = 12
+"""Characters: what is shorter is a word that stands in any log."""
+WORD = re.compile(rf"[A-Za-z0-9+/_-]{{{SHORTEST},}}")
+_PRIVATE_KEY = re.compile(PRIVATE_KEY.pattern.decode())
 
 
 def words(probe: Probe) -> Result:
@@ -25,10 +28,10 @@ def words(probe: Probe) -> Result:
     wanted = set(probe["digests"])
     known: dict[str, bool] = {}
     found, number = [], 0
-    for place, text in _places(probe.get("folder", FOLDER), probe.get("timeout", 60)):
+    for place, text in _places(probe.get("folder", FOLDER), patience(probe, 60)):
         number += 1
         secret = bool(_PRIVATE_KEY.search(text))
-        for word in set(parts(_WORD.findall(text))):
+        for word in set(parts(WORD.findall(text))):
             if word not in known:
                 known[word] = hashlib.sha256(word.encode()).hexdigest() in wanted
             secret = secret or known[word]
@@ -41,7 +44,12 @@ def parts(several: Iterable[str]) -> Iterator[str]:
     """Each word, and the runs of letters and digits that it consists of."""
     for word in several:
         yield word
-        yield from (run for run in re.split(r"[+/_-]", word) if len(run) >= 12)
+        yield from runs(word)
+
+
+def runs(word: str) -> list[str]:
+    """The runs of letters and digits of a word that are long enough."""
+    return [run for run in re.split(r"[+/_-]", word) if len(run) >= SHORTEST]
 
 
 def _places(folder: str, timeout: float) -> Iterator[tuple[str, str]]:
