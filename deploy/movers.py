@@ -180,6 +180,14 @@ class BrokerClient(Mover):
         return _accepts(remote, target, "mqtts", {"chain": text, "key": text})
 
 
+def _restarted(remote: Remote, file: rendering.File, unit: str, connected: str, otherwise: str) -> None:
+    """Puts a file in its place and starts a unit with it, unless it runs on that already; it must then be connected."""
+    script, stdin = rendering.swap([file], [file])
+    runs = f"systemctl is-active --quiet {unit} && sha256sum --check --status {LOADED}/{unit}"
+    restart = f"{{ {runs} || systemctl restart {unit}; }} && {connected}"
+    remote.run(f"{script}; {restart} || {{ echo '{otherwise}' >&2; exit 1; }}", stdin)
+
+
 class IntakeClient(BrokerClient):
     """The intake's."""
 
@@ -189,10 +197,7 @@ class IntakeClient(BrokerClient):
     def bring(self, remote: Remote, target: Target) -> None:
         """A start with the new one, unless it runs on that already; what comes meanwhile waits at the broker."""
         file = next(each for each in intake.configuration(target) if each.path == intake.CLIENT)
-        script, stdin = rendering.swap([file], [file])
-        runs = f"systemctl is-active --quiet {intake.UNIT} && sha256sum --check --status {LOADED}/{intake.UNIT}"
-        restart = f"{{ {runs} || systemctl restart {intake.UNIT}; }} && {intake.CONNECTED}"
-        remote.run(f"{script}; {restart} || {{ echo 'the intake is not connected to the broker' >&2; exit 1; }}", stdin)
+        _restarted(remote, file, intake.UNIT, intake.CONNECTED, "the intake is not connected to the broker")
 
     def takes(self, remote: Remote, target: Target, value: bytes) -> bool:
         """For the one in use: the intake is connected. For another: what the broker says to it."""
@@ -210,10 +215,7 @@ class CoapClient(BrokerClient):
     def bring(self, remote: Remote, target: Target) -> None:
         """A start with the new one, unless it runs on that already; devices shake hands anew."""
         file = next(each for each in coap.configuration(target) if each.path == coap.CLIENT)
-        script, stdin = rendering.swap([file], [file])
-        runs = f"systemctl is-active --quiet {coap.UNIT} && sha256sum --check --status {LOADED}/{coap.UNIT}"
-        restart = f"{{ {runs} || systemctl restart {coap.UNIT}; }} && {coap.CONNECTED}"
-        remote.run(f"{script}; {restart} || {{ echo 'CoAP: not connected to the broker' >&2; exit 1; }}", stdin)
+        _restarted(remote, file, coap.UNIT, coap.CONNECTED, "CoAP: not connected to the broker")
 
 
 class AlertsClient(BrokerClient):
