@@ -67,7 +67,7 @@ def refused(_: Context, site: str = "lab", json: bool = False) -> None:
     print(dumps(rows, indent=1) if json else "\n".join(drops.table(rows)))
 
 
-@task(help={**SITE, "format": "markdown (the default), html (with a picture), or json"})
+@task(help={**SITE, "format": "markdown (the default), html (with a picture), json, or pytm (OWASP's)"})
 @told
 def threat_model(_: Context, site: str = "lab", format: str = "markdown") -> None:  # noqa: A002  the option's name
     """Print what can be done to a site's flows, services and devices, what stands against it, and what proves that."""

@@ -1,21 +1,20 @@
-"""A threat model as somebody reads it: Markdown, one self-contained HTML page with its picture, or JSON."""
+"""A threat model as somebody reads it: Markdown, one self-contained HTML page with its picture, JSON, or pytm's."""
 
 from __future__ import annotations
 
 import json
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from gatehouse.errors import GatehouseError
+from gatehouse.proof import threat_pytm
 from gatehouse.proof.results import VERDICTS, Verdict
 from gatehouse.proof.templates import ENVIRONMENT, SIGNS
 from gatehouse.proof.threat_diagram import svg
-from gatehouse.proof.threats import DataFlow, Element, Threat, ThreatModel, together
+from gatehouse.proof.threats import DataFlow, Threat, ThreatModel, alike, together
 
 _FLOW = ("from", "to", "port", "data", "encrypted", "authenticated", "integrity", "if compromised", "opened only so")
 _THREAT = ("threat", "what", "mitigation", "proof", "what is left")
-_NAMED = 4  # devices of the same kind, before the others are only counted
 
 
 class UnknownForm(GatehouseError):
@@ -84,23 +83,9 @@ def _when(model: ThreatModel) -> str:
     return f"Nothing was proven yet: ./kit verify --site {model.site} does it."
 
 
-def _alike(elements: Iterable[Element]) -> Iterator[tuple[str, Element]]:
-    """Each element under its name; devices of one model in one segment are one, as the same holds for all of them."""
-    same: dict[tuple[str, str], list[Element]] = defaultdict(list)
-    for element in elements:
-        if element.kind == "device":
-            same[element.title, element.boundary].append(element)
-        else:
-            yield f"{element.kind} {element.name}", element
-    for devices in same.values():
-        names = ", ".join(device.name for device in devices[:_NAMED])
-        more = f" and {len(devices) - _NAMED} more" if len(devices) > _NAMED else ""
-        yield f"{'device' if len(devices) == 1 else 'devices'} {names}{more}", devices[0]
-
-
 def _sections(model: ThreatModel) -> Iterator[Section]:
     yield Section("Data flows", _FLOW, tuple(map(_flow, model.flows)), {})
-    elements = list(_alike(model.elements))
+    elements = list(alike(model.elements))
     for name, element in elements:
         if element.threats:
             holds = f", holds: {', '.join(element.secrets)}" if element.secrets else ""
@@ -130,4 +115,9 @@ def _json(models: Sequence[ThreatModel]) -> str:
     return json.dumps([model.as_dict() for model in models], indent=1, ensure_ascii=False)
 
 
-FORMS: Mapping[str, Callable[[Sequence[ThreatModel]], str]] = {"markdown": _markdown, "html": _html, "json": _json}
+FORMS: Mapping[str, Callable[[Sequence[ThreatModel]], str]] = {
+    "markdown": _markdown,
+    "html": _html,
+    "json": _json,
+    "pytm": threat_pytm.document,
+}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
@@ -15,6 +16,7 @@ from gatehouse.site import Service, Site, derive
 
 FILE = Path(__file__).with_name("threats.toml")
 Kind = Literal["service", "device", "flow"]
+NAMED = 4  # devices of the same kind, before the others are only counted
 
 
 @dataclass(frozen=True)
@@ -146,6 +148,20 @@ def model(site: Site, gateway: str, run: Run | None) -> ThreatModel:
 def models(site: Site, run: Run | None) -> list[ThreatModel]:
     """The threat model of each gateway."""
     return [model(site, gateway, run) for gateway in site.gateways]
+
+
+def alike(elements: Iterable[Element]) -> Iterator[tuple[str, Element]]:
+    """Each element under its name; devices of one model in one segment are one, as the same holds for all of them."""
+    same: dict[tuple[str, str], list[Element]] = defaultdict(list)
+    for element in elements:
+        if element.kind == "device":
+            same[element.title, element.boundary].append(element)
+        else:
+            yield f"{element.kind} {element.name}", element
+    for devices in same.values():
+        names = ", ".join(device.name for device in devices[:NAMED])
+        more = f" and {len(devices) - NAMED} more" if len(devices) > NAMED else ""
+        yield f"{'device' if len(devices) == 1 else 'devices'} {names}{more}", devices[0]
 
 
 class _Verdicts:

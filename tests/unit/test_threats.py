@@ -122,7 +122,7 @@ def test_what_stands_in_the_last_run_is_taken_and_a_broken_file_is_named(
 
 
 def test_an_unknown_form_is_named() -> None:
-    with pytest.raises(threat_report.UnknownForm, match="use markdown, html, json"):
+    with pytest.raises(threat_report.UnknownForm, match="use markdown, html, json, pytm"):
         threat_report.shown([], "pdf")
 
 
