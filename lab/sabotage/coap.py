@@ -101,7 +101,7 @@ SABOTAGES = (
             edit $COAP/dtls.py 's/^SUITES = .*/SUITES = b"ALL:@SECLEVEL=0"/'
             coap dtls.py '/set_min_proto_version/d'
         """,
-        catches=("coap.dtls",),
+        catches=("coap.dtls", "coap.refuses-dtls-1.0"),
         apart_from=("no-coap",),
     ),
     Sabotage(

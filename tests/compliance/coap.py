@@ -90,7 +90,7 @@ def seen(live: Live) -> dict[str, Observation]:
              for case in (*REFUSED, *live.last_revoked)]  # fmt: skip
     work += [_probe(live, "cut-off", requests=[{"path": topic(CUT_OFF), "payload": sent}])]
     old = {"minimum": "1.0", "maximum": "1.0", "ciphers": "ALL:@SECLEVEL=0"}
-    work += [{**_probe(live, "good", **old), "id": "coap:old version"}]
+    work += [{**_probe(live, "good", **old), "id": "coap:DTLS 1.0"}]
     work += [{**_probe(live, "good", ciphers=SUITES_NOT_WANTED), "id": "coap:old suites"}]
     # Last: where the broker has just been started anew, it is there by now.
     work += [_probe(live, "other", requests=requests)]

@@ -139,19 +139,36 @@ def test_what_is_posted_and_genuine_is_stored_once_and_what_is_not_is_not(live, 
 @ENCRYPTED
 @pytest.mark.controls("RFC-9325:4.1/d", "RFC-9325:4.2/b")
 @pytest.mark.check("coap.dtls")
-def test_dtls_1_2_with_forward_secrecy_is_spoken_and_nothing_older(live, evidence):
-    """DTLS 1.2 with an ephemeral key exchange and authenticated encryption; 1.0 and older suites are refused."""
+def test_dtls_1_2_with_forward_secrecy_is_spoken(live, evidence):
+    """DTLS 1.2 with an ephemeral key exchange and authenticated encryption; suites without are refused."""
     seen = coap.seen(live)["other"]
     the_good_one(live, evidence)
     assert seen.result["version"] == "1.2", f"version {seen.result['version']}"
     cipher = seen.result["cipher"]
     assert cipher.startswith("ECDHE-") and ("GCM" in cipher or "CHACHA20" in cipher), cipher
-    for case in ("old version", "old suites"):
-        other = coap.seen(live)[case]
-        note(evidence, other)
-        if other.outcome == "incapable":
-            cannot_prove(f"this position can't speak {case} itself: {other.result.get('reason')}")
-        assert other.outcome in ("alert", "cut"), f"{case}: not refused: {other}"
+    refused(live, evidence, "old suites")
+
+
+@pytest.mark.controls("RFC-9325:3.1.2/a")
+@pytest.mark.check("coap.refuses-dtls-1.0")
+def test_who_offers_dtls_1_0_alone_is_refused(live, evidence):
+    """Offered DTLS 1.0 alone, with the suites that it has: refused, where the same client is let in with 1.2."""
+    the_good_one(live, evidence)
+    version = coap.seen(live)["other"].result["version"]
+    if version != "1.2":
+        cannot_prove(f"not even the good one speaks DTLS 1.2: {version}")
+    refused(live, evidence, "DTLS 1.0")
+
+
+def refused(live, evidence, case):
+    """An offer that the endpoint must turn down, and say so."""
+    seen = coap.seen(live)[case]
+    note(evidence, seen)
+    if seen.outcome == "incapable":
+        cannot_prove(f"this position can't speak {case} itself: {seen.result.get('reason')}")
+    assert seen.outcome != "agreed", f"{case}: agreed on {seen.result['version']} with {seen.result['cipher']}"
+    if seen.outcome not in ("alert", "cut"):
+        cannot_prove(f"{case}: no answer that says no: {seen}")
 
 
 @AUTHENTICATED
