@@ -34,6 +34,15 @@ SABOTAGES = (
         },
     ),
     Sabotage(
+        name="tickets-of-the-broker",
+        title="The broker gives tickets whose key it keeps for as long as it runs",
+        breaks="""
+            edit /etc/mosquitto/openssl.cnf '/^(Options|NumTickets)/d'
+            systemctl restart mosquitto.service
+        """,
+        catches=("tls.tickets-of-broker",),
+    ),
+    Sabotage(
         name="broker-for-all",
         title="The broker listens on every address, and the firewall lets everybody to it",
         breaks="""

@@ -24,6 +24,7 @@ from lab.sabotage.model import Sabotage, matching
 
 _TUNNEL = "remote.reaches-nothing-else"
 _HEARD = "alerts.delivers"
+_TICKETS = "tls.tickets-of-broker"
 
 
 def _through_the_tunnel(sabotage: Sabotage) -> Sabotage:
@@ -66,6 +67,14 @@ def _without_listeners(sabotage: Sabotage) -> Sabotage:
     return replace(sabotage, may={**sabotage.may, _HEARD: "nobody hears it who listens at the broker"})
 
 
+def _without_sessions(sabotage: Sabotage) -> Sabotage:
+    """Where the broker takes nobody, or another is in its place, its sessions say nothing of tickets, or others' do."""
+    falls = matching((*sabotage.expected, *sabotage.tolerated), ("broker.accepts-devices",))
+    if not falls:
+        return sabotage
+    return replace(sabotage, may={**sabotage.may, _TICKETS: "there are no sessions with the broker to look at"})
+
+
 def _of_datagrams(sabotage: Sabotage) -> Sabotage:
     """Where devices' datagrams get through that should not, or none do, so do those of CoAP."""
     told = {
@@ -78,7 +87,9 @@ def _of_datagrams(sabotage: Sabotage) -> Sabotage:
     return sabotage
 
 
-SABOTAGES = tuple(_of_datagrams(_without_listeners(_through_the_tunnel(sabotage))) for sabotage in _ALL)
+SABOTAGES = tuple(
+    _of_datagrams(_without_sessions(_without_listeners(_through_the_tunnel(sabotage)))) for sabotage in _ALL
+)
 
 # Checks that no sabotage can make fail on a lab of containers, each with the reason.
 OUT_OF_REACH: dict[str, str] = {

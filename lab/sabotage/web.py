@@ -113,6 +113,13 @@ SABOTAGES = (
         apart_from=("no-front",),
     ),
     Sabotage(
+        name="front-with-tickets",
+        title="The HTTPS front gives tickets whose key it keeps for as long as it runs",
+        breaks="front nginx.conf 's/ssl_session_tickets off/ssl_session_tickets on/'",
+        catches=("tls.tickets-of-front",),
+        apart_from=("no-front",),
+    ),
+    Sabotage(
         name="front-without-hsts",
         title="Browsers are not told to insist on HTTPS",
         breaks="for file in $(cd $WEB && ls names/*.conf); do front $file '/Strict-Transport-Security \"/d'; done",

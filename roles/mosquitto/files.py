@@ -17,10 +17,11 @@ from roles.target import Target
 UNIT = service.units[0]
 CONFIGURATION = "/etc/mosquitto/conf.d/gatehouse.conf"
 CREDENTIALS = "/etc/mosquitto/gatehouse"
+OPENSSL = "/etc/mosquitto/openssl.cnf"
 SANDBOX = f"/etc/systemd/system/{UNIT}.d/50-gatehouse.conf"
 # What SIGHUP makes the broker read again (mosquitto(8), "Signals"), and what only a start does.
 REREAD = tuple(f"{CREDENTIALS}/{name}" for name in ("acl", "crl.pem", "passwords", "psk", "server.crt", "server.key"))
-READ_AT_START = (CONFIGURATION, SANDBOX, f"{CREDENTIALS}/ca.crt")
+READ_AT_START = (CONFIGURATION, OPENSSL, SANDBOX, f"{CREDENTIALS}/ca.crt")
 LOADS = (*READ_AT_START, *REREAD)
 GUARD = "/usr/lib/gatehouse/mosquitto-guard"
 DISCONNECT = "/usr/lib/gatehouse/mosquitto-disconnect"
@@ -74,8 +75,15 @@ def configuration(target: Target) -> list[rendering.File]:
             keyed=keyed(target),
         ),
         acl(target),
+        rendering.template("mosquitto", OPENSSL),
         rendering.template(
-            "mosquitto", SANDBOX, broker=broker, configuration=CONFIGURATION, stamp=stamp, firewall=firewall
+            "mosquitto",
+            SANDBOX,
+            broker=broker,
+            configuration=CONFIGURATION,
+            openssl=OPENSSL,
+            stamp=stamp,
+            firewall=firewall,
         ),
     ]
 

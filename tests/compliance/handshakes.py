@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,6 +77,7 @@ def seen(live: Live) -> dict[tuple[str, str], Observation]:
     found = _ask(live, [(s, s.probe(GOOD, suites=list(SOUND), groups=list(GROUPS))) for s in asked])
     found |= _ask(live, [(s, s.probe("TLS 1.3", kind="tls", minimum="1.3")) for s in asked])
     able = [s for s in asked if not is_new_only(found[s.name, GOOD])]
+    found |= _ask(live, [(s, s.probe("TLS 1.2", kind="tls", maximum="1.2")) for s in able])
     offers = [(s, what, offer, groups) for s in able for what, (offer, groups) in OFFERS.items()]
     return found | _ask(live, [(s, s.probe(w, suites=list(o), groups=list(g))) for s, w, o, g in offers])
 
@@ -104,3 +106,9 @@ def early(live: Live) -> dict[str, Observation]:
             argv = ["sh", "-c", f'{command} -servername "$1" 2>&1', "sh", server.server_name]
             (found[server.name],) = live.ask({server.position: [{"kind": "run", "argv": argv}]})[server.position]
     return found
+
+
+def ticket_bytes(said: str) -> list[int]:
+    """How long the tickets are that `openssl s_client` shows, as a dump of 16 bytes a line."""
+    dumps = re.findall(r"TLS session ticket:\n((?: +[0-9a-f]{4} - .*\n)+)", said)
+    return [sum(len(re.findall(r"[0-9a-f]{2}", line[11:59])) for line in dump.splitlines()) for dump in dumps]

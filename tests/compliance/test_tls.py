@@ -178,3 +178,69 @@ def test_nothing_is_taken_before_the_handshake_is_over(live, evidence):
         if not agreed:
             cannot_prove(f"{name}: no session with TLS 1.3: {said.strip()[-120:]}")
         assert all(size == "0" for size in sizes), f"{name}: {max(map(int, sizes))} bytes may come early, and again"
+
+
+TICKETLESS = pytest.mark.controls("RFC-9325:3.4/a")
+NAME_BYTES = 32  # a ticket of that length is the name of a session that the server remembers, and there is no key to it
+
+
+@TICKETLESS
+@pytest.mark.asks("early")
+@pytest.mark.check("tls.tickets-of-front")
+def test_no_page_gives_tickets_that_a_key_opens(live, servers, evidence):
+    """A later session with a page is resumed from what the front remembers: no key opens what was said in it."""
+    pages = [server for server in servers if server.name.startswith("web ")]
+    if not pages:
+        cannot_prove("this gateway goes without the HTTPS front")
+    for server in pages:
+        seen = handshakes.early(live)[server.name]
+        said = str(seen.result.get("output", ""))
+        if "TLSv1.3" not in said:
+            cannot_prove(f"{server.name}: no session with TLS 1.3: {said.strip()[-120:]}")
+        sizes = handshakes.ticket_bytes(said)
+        evidence(
+            {
+                "from": seen.position,
+                "sent": f"{server.name}: openssl s_client -tls1_3",
+                "got": f"tickets of {sizes} bytes",
+            }
+        )
+        assert max(sizes, default=0) <= NAME_BYTES, f"{server.name}: TLS 1.3: a ticket of {max(sizes)} bytes"
+        older = handshakes.seen(live).get((server.name, "TLS 1.2"))
+        if older is not None and older.outcome == "agreed":
+            given(evidence, older.position, f"{server.name}: TLS 1.2", older.result)
+
+
+@TICKETLESS
+@pytest.mark.asks("broker", "programs", "psk")
+@pytest.mark.check("tls.tickets-of-broker")
+def test_the_broker_gives_no_tickets(live, evidence):
+    """Whoever is let in by the broker, with a certificate, a password or a key, gets no ticket for the next session."""
+    if not any(service.name == "mosquitto" for service in live.site.services_of(live.name)):
+        cannot_prove("this gateway goes without a broker")
+    sessions = {f"certificate, {address}": live.broker[f"broker:good@{address}"] for _, address in live.broker_at}
+    played = {**(live.programs if live.site.programs else {}), **(live.keyed if live.site.psk else {})}
+    sessions |= {
+        name: seen
+        for name, seen in played.items()
+        if name.split("@")[0] in ("programs:right", "psk:right", "psk:older")
+    }
+    results = {name: (seen.position, seen.result["steps"][0]) for name, seen in sessions.items()}
+    older = live.broker["broker:tls 1.2"]
+    results["certificate, TLS 1.2"] = (older.position, older.result)
+    taken = 0
+    for name, (position, result) in results.items():
+        if result["outcome"] in ("accepted", "agreed"):
+            taken += 1
+            given(evidence, position, name, result)
+    if not taken:
+        cannot_prove("nobody is let in by the broker")
+
+
+def given(evidence, position, name, result):
+    """A session that was agreed on, in which no ticket may have come."""
+    got = {key: result[key] for key in ("outcome", "version", "ticket") if key in result}
+    evidence({"from": position, "at": result.get("at"), "sent": f"session: {name}", "got": got})
+    if "ticket" not in result:
+        cannot_prove(f"{name}: no session: {result['outcome']} {result.get('reason', '')}".rstrip())
+    assert not result["ticket"], f"{name}: a ticket, with TLS {result['version']}"

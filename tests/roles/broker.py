@@ -43,8 +43,9 @@ def folder() -> Path:
 
 
 @contextlib.contextmanager
-def running(target: Target) -> Iterator[Broker]:
-    """A broker that runs on what the role would put on this gateway; only folders and log are moved."""
+def running(target: Target, openssl: str = "") -> Iterator[Broker]:
+    """A broker that runs on what the role would put on this gateway; only folders and log are moved. `openssl`: another
+    file of OpenSSL's settings than the role's."""
     place = folder()
     moves = {rendered.CREDENTIALS: place, "/var/lib/mosquitto": place / "data", "log_dest syslog": "log_dest stderr"}
     (place / "data").mkdir()
@@ -61,6 +62,7 @@ def running(target: Target) -> Iterator[Broker]:
         process = subprocess.Popen(
             ["/usr/sbin/mosquitto", "-c", str(place / "gatehouse.conf")],
             user="mosquitto", group="mosquitto", extra_groups=[], stdout=log, stderr=log,
+            env={**os.environ, "OPENSSL_CONF": openssl or str(place / Path(rendered.OPENSSL).name)},
         )  # fmt: skip
     try:
         port = target.site.listener("mosquitto", "mqtts").port

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from gatehouse.identity.pki import Credential, Pki
+from gatehouse.proof.probes.mqtt import Session
 from roles.mosquitto import disconnect, service
 from roles.mosquitto import files as rendered
 from roles.target import Target
@@ -151,6 +152,27 @@ def test_no_older_tls_is_spoken(broker: Broker, kitchen: Credential) -> None:
     older.maximum_version = ssl.TLSVersion.TLSv1_2
     assert not broker.lets_in(kitchen, older)
     assert broker.lets_in(kitchen)
+
+
+def test_no_device_gets_a_ticket_that_a_key_of_the_broker_opens_for_as_long_as_it_runs(
+    gateway_of: Callable[..., Target],
+) -> None:
+    """Beside it, the same broker with OpenSSL as it comes gives some."""
+
+    def tickets(broker: Broker) -> list[bool]:
+        shown = broker.target.pki.ephemeral_client("kitchen-01")
+        server = {"address": "127.0.0.1", "port": broker.port, "chain": shown.chain_pem.decode()}
+        server |= {"key": shown.private_key_pem.decode()}
+        sessions = [Session().connect({**server, "maximum": most}, "kitchen-01", None) for most in ("1.2", "1.3")]
+        assert [session["outcome"] for session in sessions] == ["accepted", "accepted"]
+        return [session["ticket"] for session in sessions]
+
+    settings = {"mosquitto": {"ports": {"mqtts": free_port()}}}
+    target = gateway_of(iot=LOOPBACK, settings=settings, broker={"tls": "1.2"})
+    with running(target) as broker:
+        assert tickets(broker) == [False, False]
+    with running(target, openssl="/dev/null") as broker:
+        assert tickets(broker) == [True, True]
 
 
 def test_where_the_site_allows_tls_1_2_it_is_spoken_with_modern_suites_only(

@@ -68,6 +68,13 @@ def test_a_device_gets_in_with_its_key(broker: Broker) -> None:
         assert Shown(broker, name).outcome == "accepted"
 
 
+def test_no_session_gets_a_ticket_that_a_key_of_the_broker_opens(broker: Broker, least: str) -> None:
+    sessions = [Shown(broker, "sensor-01", maximum=maximum) for maximum in ("1.2", "1.3")]
+    taken = [session.result for session in sessions if session.outcome == "accepted"]
+    assert [each["version"] for each in taken] == (["1.2", "1.3"] if least == "1.2" else ["1.3"])
+    assert not any(each["ticket"] for each in taken)
+
+
 def test_every_session_has_forward_secrecy(broker: Broker, least: str) -> None:
     newest = Shown(broker, "sensor-01").result
     # TLS 1.3 with a key alone, without (EC)DHE, is not what OpenSSL takes unless it is told to (RFC 8446 §4.2.9).

@@ -300,6 +300,24 @@ def test_a_handshake_tells_version_and_trust(server_context, pki):
 
 
 @pytest.mark.parametrize("version", ["1.2", "1.3"])
+def test_a_ticket_for_the_next_session_is_seen_where_one_is_given(server_context, pki, version):
+    given, least = {}, server_context.minimum_version
+    server_context.minimum_version = tls.VERSIONS["1.2"]
+    try:
+        for tickets in (2, 0):
+            server_context.num_tickets = tickets
+            server_context.options |= 0 if tickets else ssl.OP_NO_TICKET
+            with serving(Broker(server_context)) as port:
+                server = at(port, maximum=version, **pem(pki.ephemeral_client("a")))
+                given[tickets] = mqtt.Session().connect(server, "a", None)["ticket"], tls.tls(server).get("ticket")
+    finally:
+        server_context.minimum_version, server_context.num_tickets = least, 2
+        server_context.options &= ~ssl.OP_NO_TICKET
+    # With TLS 1.3 it comes after the handshake, so a probe that hangs up then says nothing of it.
+    assert given == ({2: (True, True), 0: (False, False)} if version == "1.2" else {2: (True, None), 0: (False, None)})
+
+
+@pytest.mark.parametrize("version", ["1.2", "1.3"])
 def test_a_position_knows_which_versions_it_can_speak(pki, version):
     able = tls.capable({"minimum": version, "maximum": version, **pem(pki.ephemeral_server("loopback"))})
     assert able == {"outcome": "agreed", "version": version}

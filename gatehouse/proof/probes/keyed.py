@@ -25,6 +25,7 @@ _POINTERS = {
     "SSL_CTX_new": (ctypes.c_void_p,),
     "SSL_new": (ctypes.c_void_p,),
     "SSL_get_current_cipher": (ctypes.c_void_p,),
+    "SSL_get_session": (ctypes.c_void_p,),
     "BIO_s_mem": (),
     "BIO_new": (ctypes.c_void_p,),
 }
@@ -44,6 +45,7 @@ def _library() -> Any:
     library.SSL_set_bio.argtypes = (pointer, pointer, pointer)
     for name in ("SSL_connect", "SSL_free", "SSL_CTX_free", "SSL_get_version", "SSL_CIPHER_get_name"):
         getattr(library, name).argtypes = (pointer,)
+    library.SSL_SESSION_has_ticket.argtypes = (pointer,)
     library.SSL_get_version.restype = library.SSL_CIPHER_get_name.restype = ctypes.c_char_p
     library.SSL_get_error.argtypes = (pointer, number)
     for name in ("SSL_read", "SSL_write", "BIO_read", "BIO_write"):
@@ -93,6 +95,11 @@ class Connection:
         lib = self._library
         version, cipher = lib.SSL_get_version(self._ssl), lib.SSL_CIPHER_get_name(lib.SSL_get_current_cipher(self._ssl))
         return {"version": version.decode().removeprefix("TLSv"), "cipher": cipher.decode()}
+
+    def has_ticket(self) -> bool:
+        """Whether the server gave a ticket: as `tls.has_ticket`."""
+        session = self._library.SSL_get_session(self._ssl)
+        return bool(session and self._library.SSL_SESSION_has_ticket(session))
 
     def sendall(self, data: bytes) -> None:
         """Sends all of it."""

@@ -13,7 +13,7 @@ from typing import Any
 
 from gatehouse.proof.probes.keyed import Connection, open_keyed
 from gatehouse.proof.probes.reach import Probe, Result, patient
-from gatehouse.proof.probes.tls import failed, open_session
+from gatehouse.proof.probes.tls import failed, has_ticket, open_session
 
 CONNECT, CONNACK, PUBLISH, PUBACK, SUBSCRIBE, SUBACK = 0x10, 0x20, 0x30, 0x40, 0x82, 0x90
 PINGREQ, PINGRESP, DISCONNECT = 0xC0, 0xD0, 0xE0
@@ -60,7 +60,8 @@ class Session:
         self._number = 0
 
     def connect(self, probe: Probe, client_id: str, username: str | None, keep_alive: int = 60) -> Result:
-        """Connects and waits for CONNACK: `accepted`, `denied` with a reason code, or what became of TLS.
+        """Connects and waits for CONNACK: `accepted`, `denied` with a reason code, or what became of TLS; and whether a
+        `ticket` for the next session came.
 
         No session expiry is asked for, so that the broker forgets the session when it ends (§3.1.2.11.2).
         """
@@ -77,7 +78,8 @@ class Session:
         if answer is None:
             return {**agreed, **(self.ended or {"outcome": "silent"})}
         code = answer[1]
-        return {**agreed, "outcome": "accepted" if code == 0 else "denied", "code": code}
+        ticket = connection.has_ticket() if isinstance(connection, Connection) else has_ticket(connection)
+        return {**agreed, "outcome": "accepted" if code == 0 else "denied", "code": code, "ticket": ticket}
 
     def subscribe(self, topic: str) -> Result:
         """Subscribes at QoS 1; the broker's reason code (0 to 2: granted)."""

@@ -80,6 +80,14 @@ def session(connection: ssl.SSLSocket) -> Result:
     return result
 
 
+def has_ticket(connection: ssl.SSLSocket) -> bool:
+    """Whether the server gave a ticket for the next session.
+
+    With TLS 1.3 it comes after the handshake (RFC 8446 §4.6.1): to be asked once something was read.
+    """
+    return connection.session is not None and connection.session.has_ticket
+
+
 def open_session(probe: Probe) -> tuple[ssl.SSLSocket | None, Result]:
     """Connects and shakes hands: `(connection, outcome "agreed")`, or None and `refused`, `alert`, `cut`, ….
 
@@ -115,12 +123,14 @@ def failed(error: OSError) -> Result:
 
 
 def tls(probe: Probe) -> Result:
-    """Shakes hands with `address`:`port` and hangs up; `certificate` is the server's, PEM."""
+    """Shakes hands with `address`:`port` and hangs up; `certificate` is the server's, PEM; `ticket` up to TLS 1.2."""
     try:
         connection, result = open_session(probe)
     except (ssl.SSLError, ValueError) as error:
         return {"outcome": "incapable", "reason": str(error)}
     if connection is not None:
+        if result["version"] != "1.3":
+            result["ticket"] = has_ticket(connection)
         result["certificate"] = ssl.DER_cert_to_PEM_cert(connection.getpeercert(binary_form=True) or b"")
         connection.close()
     return result
