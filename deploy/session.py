@@ -120,6 +120,7 @@ def _take_lock() -> set[str]:
         '. /etc/os-release; echo "system $ID $VERSION_ID";'
         f" df --output=avail,target -m {shlex.join(WRITTEN)} 2>/dev/null | sed 1d | sort -n | sed -n '1s/^ */free /p';"
         f"{_absent_ports(host.data.site.gateways[host.name])}"
+        f"{_disks_in_the_way(host.data.site.gateways[host.name])}"
         f' exec 9>>{LOCK}; flock -n 9 || {{ echo "holder $(cat {LOCK})"; exit 75; }};'
         f" printf '%s\n' {shlex.quote(holder)} >{LOCK};"
         # grep's exit status says nothing: processes end while it looks.
@@ -177,6 +178,17 @@ def _absent_ports(gateway: Gateway) -> str:
     )
 
 
+def _disks_in_the_way(gateway: Gateway) -> str:
+    """Shell that names a file system on a USB disk, where the gateway shall take none: it would not start again."""
+    if gateway.usb_storage:
+        return ""
+    return (
+        " findmnt -rnvo SOURCE,TARGET | while read -r disk place; do case $disk in /dev/*)"
+        ' lsblk -srno NAME,TRAN "$disk" 2>/dev/null | sed -n "s|^\\([^ ]*\\) usb$|usb $place \\1|p";;'
+        " esac; done | sort | head -1 | grep . && exit 75;"
+    )
+
+
 def _refuse_unsuitable(said: dict[str, str]) -> None:
     if "system" in said and said["system"] not in SYSTEMS:
         wanted = " or ".join(s.replace("debian", "Debian") for s in SYSTEMS)
@@ -185,6 +197,12 @@ def _refuse_unsuitable(said: dict[str, str]) -> None:
         raise Unsuitable(
             f"has no interface {' and no '.join(said['absent'].split())}, which the site names as a port or trunk"
             f" (there are: {said.get('interfaces', '').strip() or 'none'}; correct the name, or plug it in)"
+        )
+    if "usb" in said:
+        place, _, disk = said["usb"].partition(" ")
+        raise Unsuitable(
+            f"shall take no storage on USB (usb_storage=False), and {place} is on the USB disk {disk}"
+            " (leave usb_storage out for this gateway, or unmount it for good)"
         )
     if "holder" in said:
         raise Unsuitable(f"another deploy is running: {said['holder']} (wait for it to end, or end it there)")

@@ -166,6 +166,7 @@ class Gateway(Model):
     """One host of the site. What differs between gateways stands here, the rest comes from the site.
 
     `public_names` are the names of its web pages that a public CA vouches for: `{"dashboards": "home.example.org"}`.
+    `usb_storage`: whether its kernel takes disks and sticks that are plugged in.
     """
 
     networks: dict[str, Network] = Field(min_length=1)
@@ -173,6 +174,7 @@ class Gateway(Model):
     without: tuple[str, ...] = ()
     resolvers: tuple[IPAddress, ...] = ()
     public_names: dict[str, PublicName] = {}
+    usb_storage: bool = True
 
     @property
     def address(self) -> str:

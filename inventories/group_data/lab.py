@@ -32,6 +32,7 @@ site = Site(
             "contact": {"key": str(_state.key)},
             "resolvers": ["198.51.100.1"],
             "public_names": {"gateway": "home.example"},
+            "usb_storage": False,
             "networks": {
                 "iot": {"interface": "port-iot", "ipv4": "10.10.10.1/24", "ipv6": "fd10:10:10::1/64"},
                 "management": {"interface": "port-mgmt", "ipv4": "10.10.20.1/24", "ipv6": "fd10:10:20::1/64"},

@@ -116,6 +116,12 @@ SABOTAGES = (
         catches=("host.modules",),
     ),
     Sabotage(
+        name="usb-for-all",
+        title="The kernel takes every disk that somebody plugs in",
+        breaks="edit /etc/modprobe.d/gatehouse.conf '/^install (uas|usb-storage) /d'",
+        catches=("host.usb-storage",),
+    ),
+    Sabotage(
         name="jobs-of-everybody",
         title="Everybody can write what root runs every day",
         breaks="chmod 0777 /etc/cron.daily",

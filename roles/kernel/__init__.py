@@ -26,3 +26,5 @@ REFUSED = {
     "File systems of other machines": ("cramfs", "freevxfs", "hfs", "hfsplus", "jffs2"),
     "Direct memory access from outside": ("firewire-core", "firewire-ohci", "firewire-sbp2"),
 }
+# Where a gateway says `usb_storage=False`.
+USB_STORAGE = {"Disks and sticks that are plugged in": ("uas", "usb-storage")}

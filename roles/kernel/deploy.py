@@ -5,7 +5,7 @@ from __future__ import annotations
 from pyinfra.api import deploy
 
 from roles import lifecycle
-from roles.kernel import REFUSED, radios, service
+from roles.kernel import REFUSED, USB_STORAGE, radios, service
 from roles.kernel.operations import settled
 from roles.target import Target
 
@@ -30,7 +30,7 @@ def configure(target: Target) -> None:
     """What holds from the next start on."""
     lifecycle.files(
         settings(target),
-        modules(),
+        modules(target),
         name="Configure the kernel",
         check='modprobe -c -C "$STAGED"/etc/modprobe.d >/dev/null',
     )
@@ -49,6 +49,7 @@ def settings(target: Target) -> lifecycle.File:
     return lifecycle.template("kernel", SETTINGS, ipv6=ipv6)
 
 
-def modules() -> lifecycle.File:
+def modules(target: Target) -> lifecycle.File:
     """What modprobe refuses to load."""
-    return lifecycle.template("kernel", MODULES, refused=REFUSED)
+    refused = REFUSED if target.gateway.usb_storage else {**REFUSED, **USB_STORAGE}
+    return lifecycle.template("kernel", MODULES, refused=refused)

@@ -15,7 +15,7 @@ from gatehouse.identity.authority import read_certificate
 from gatehouse.identity.leaf import spki
 from gatehouse.proof.plugin import cannot_prove
 from roles.base import version
-from roles.kernel import REFUSED
+from roles.kernel import REFUSED, USB_STORAGE
 from roles.kernel.deploy import settings
 from roles.kernel.facts import Settings
 from roles.kernel.operations import wanted
@@ -220,10 +220,24 @@ def test_the_settings_that_belong_to_the_machine_underneath_are_as_declared(live
 @pytest.mark.check("host.modules")
 def test_no_protocol_that_nobody_needs_can_be_loaded_into_the_kernel(live, evidence):
     """modprobe refuses each module that the kit does without, whoever asks for it, and none of them is loaded."""
+    refuses(live, evidence, REFUSED)
+
+
+@pytest.mark.controls("CIS-Debian-12-v1.1.0:1.1.1.9")
+@pytest.mark.check("host.usb-storage")
+def test_no_disk_that_is_plugged_in_is_taken(live, evidence):
+    """Where the site says so: modprobe refuses the drivers of storage on USB, and none of them is loaded."""
+    if live.site.gateways[live.name].usb_storage:
+        cannot_prove("the site lets this gateway take storage on USB (usb_storage=False has it refused)")
+    refuses(live, evidence, USB_STORAGE)
+
+
+def refuses(live, evidence, modules):
+    """What modprobe does when it is asked for these, and whether one is there all the same."""
     told = re.findall(r"^install (\S+) (.+)$", str(live.run("modprobe", "--showconfig").result["output"]), re.MULTILINE)
     does = {module.replace("-", "_"): command for module, command in told}
     loaded = {line.split(" ", 1)[0] for line in str(live.run("cat", "/proc/modules").result["output"]).splitlines()}
-    for module in (module.replace("-", "_") for kind in REFUSED.values() for module in kind):
+    for module in (module.replace("-", "_") for kind in modules.values() for module in kind):
         command = does.get(module, "load it")
         evidence({"from": "gateway", "sent": f"modprobe {module}", "got": f"{command}, loaded {module in loaded}"})
         assert command == "/bin/false", f"modprobe {module} would {command}"

@@ -98,11 +98,18 @@ def test_only_what_differs_and_can_be_set_is_set(monkeypatch: pytest.MonkeyPatch
     ]
 
 
-def test_modprobe_refuses_the_modules_and_keeps_what_machines_start_from(judge: Judge) -> None:
-    judge.install(kernel.modules())
+@pytest.mark.parametrize("usb_storage", [True, False])
+def test_modprobe_refuses_the_modules_and_keeps_what_machines_start_from(
+    judge: Judge, gateway_of: Callable[..., Target], usb_storage: bool
+) -> None:
+    target = gateway_of(iot={"ipv4": "10.10.10.1/24"})
+    gateway = target.gateway.model_copy(update={"usb_storage": usb_storage})
+    site = target.site.model_copy(update={"gateways": {target.name: gateway}})
+    judge.install(kernel.modules(Target(site, target.name, lambda: target.pki)))
     verdict = judge.run("modprobe -c")
     assert verdict
     refused = {line.split()[1] for line in verdict.output.splitlines() if line.endswith(" /bin/false")}
     named = {module.replace("-", "_") for modules in REFUSED.values() for module in modules}
-    assert refused == named
+    assert refused == (named if usb_storage else named | {"uas", "usb_storage"})
+    refused -= set() if usb_storage else {"uas", "usb_storage"}
     assert not refused & {"vfat", "squashfs", "overlay", "usb_storage", "uas", "can", "bluetooth", "8021q", "bridge"}

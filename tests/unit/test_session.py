@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -45,3 +46,27 @@ def test_a_port_that_is_not_there_is_named_with_those_that_are() -> None:
         session._refuse_unsuitable({"system": "debian 12", "absent": said["absent"], "interfaces": "eth7"})
     there = re.sub(r"for p in [^;]*;", "for p in lo;", asked)
     assert subprocess.run(["sh", "-c", f"{there} echo went on"], capture_output=True, text=True).stdout == "went on\n"
+
+
+@pytest.mark.parametrize("transport", ["usb", "sata"])
+def test_usb_storage_is_not_refused_under_a_file_system_that_is_on_it(tmp_path: Path, transport: str) -> None:
+    mounted, disks = "/dev/sdb1 /srv\n/dev/mapper/root /\ntmpfs /run\n", f"root \nsda2 \nsda {transport}\n"
+    for name, said in (("findmnt", mounted), ("lsblk", disks)):
+        program = tmp_path / name
+        program.write_text(f"#!/bin/sh\n[ \"$3\" = /dev/sdb1 ] || cat <<'END'\n{said}END\n")
+        program.chmod(0o755)
+    site = Site(**changed("gateways/gw/usb_storage", False))
+    asked = f"PATH={tmp_path}:$PATH;{session._disks_in_the_way(site.gateways['gw'])} echo went on"
+    done = subprocess.run(["sh", "-c", asked], capture_output=True, text=True)
+    if transport != "usb":
+        assert done.stdout == "went on\n", done
+        return
+    assert (done.returncode, done.stdout) == (75, "usb / sda\n"), done
+    with pytest.raises(
+        session.Unsuitable, match=r"usb_storage=False.*/ is on the USB disk sda \(leave usb_storage out"
+    ):
+        session._refuse_unsuitable({"system": "debian 12", "usb": "/ sda"})
+
+
+def test_a_gateway_that_takes_usb_storage_is_not_asked_where_its_disks_are() -> None:
+    assert session._disks_in_the_way(Site(**description()).gateways["gw"]) == ""
