@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from deploy import vaults
+from deploy import backupnotes, vaults
 from deploy.remote import Remote, RemoteError, connected
 from gatehouse.errors import GatehouseError
 from gatehouse.identity import age, read_identities
@@ -75,7 +75,10 @@ def one_gateway(site: Site, name: str) -> str:
 
 
 def backup(site: Site, gateway: str, file: Path) -> str:
-    """Writes a gateway's database into a file, over an earlier backup, and reads it back. Raises `DataError`."""
+    """Writes a gateway's database into a file, over an earlier backup, and reads it back; it is noted for the proof.
+
+    Raises `DataError`, `BackupNoteError`.
+    """
     identities = read_identities([vaults.identity_path(site)])
     recipients = vaults.open_vault(site).recipients
     if file.exists() and not _is_backup(file):
@@ -88,8 +91,8 @@ def backup(site: Site, gateway: str, file: Path) -> str:
             open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as out,
             remote.reading(f"{_RUN} backup") as stream,
         ):
-            sent = _Counted(stream)
-            age.encrypt_stream(sent, out, recipients)
+            sent, kept = _Counted(stream), _Counted(out.write)
+            age.encrypt_stream(sent, kept, recipients)
             out.flush()
             os.fsync(out.fileno())
         back = _Counted(None)
@@ -105,6 +108,8 @@ def backup(site: Site, gateway: str, file: Path) -> str:
         raise DataError(f"{file}: can't be read back (choose another medium; no backup was made)") from None
     finally:
         beside.unlink(missing_ok=True)
+    now = datetime.datetime.now(datetime.UTC).replace(microsecond=0)
+    backupnotes.write(site, gateway, backupnotes.Note(now, str(file.resolve()), kept.size, kept.digest.hexdigest()))
     return f"{file}: the database of {gateway}, {sent.size / 1e6:.1f} MB; opens with an identity that opens the vault"
 
 

@@ -323,12 +323,14 @@ class Dashboards(Model):
 class Database(Model):
     """Where messages are stored, and for how long (`12h`, `30d`, `8w`). `package` is for an engine Debian hasn't got.
 
-    `summaries` outlive the messages they were made of; without, nothing does.
+    `summaries` outlive the messages they were made of; without, nothing does. `backup_days`: how old the last backup
+    may be.
     """
 
     engine: Literal["influxdb1", "influxdb2"] = "influxdb1"
     retention: str = Field(default="30d", pattern=r"^[1-9][0-9]{0,3}[hdw]$")
     summaries: Summaries | None = None
+    backup_days: int = Field(default=31, ge=1, le=3650)
     package: LocalPackage | None = None
 
     @model_validator(mode="after")

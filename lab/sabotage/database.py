@@ -19,6 +19,9 @@ _SCANS = {
     "gateway.other-addresses-from-*": "the rule names no destination address",
 }
 
+_NOTE = "note=${REGISTRY%/*}/backup-$GATEWAY.json"
+_LONG_AGO = '{"made": "2020-02-29T03:00:00+00:00", "file": "/nowhere/old.data", "size": 1, "sha256": "00"}'
+
 SABOTAGES = (
     Sabotage(
         name="no-database",
@@ -133,5 +136,12 @@ SABOTAGES = (
             "keys.owners": "the key was written anew",
         },
         apart_from=(*_NEED_IT, "impostor-with-own-certificate", "unknown-key", "authority-on-the-gateway"),
+    ),
+    Sabotage(
+        name="forgotten-backups",
+        title="Nobody has made a backup of the database for years",
+        here=f"{_NOTE}; if [ -e $note ]; then mv $note $note.kept; else : >$note.none; fi; echo '{_LONG_AGO}' >$note",
+        ends_here=f"{_NOTE}; [ ! -e $note.none ] || rm $note.none $note; [ ! -e $note.kept ] || mv $note.kept $note",
+        catches=("database.backup",),
     ),
 )

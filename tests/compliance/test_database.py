@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import pytest
 
+from deploy import backupnotes
 from gatehouse.proof import database, expect, plays
 from gatehouse.proof.credentials import foreign_anchor
 from gatehouse.proof.plugin import cannot_prove
@@ -169,3 +172,18 @@ def test_it_speaks_todays_tls_and_proves_who_it_is(live, evidence):
         if seen["able", old].outcome != "agreed":
             cannot_prove(f"this position can't try {old} itself")
         assert seen["broker", old].outcome in ("alert", "cut"), f"{old} is not refused: {seen['broker', old]}"
+
+
+@pytest.mark.controls("IEC-62443-3-3/4-2:SR/CR 7.3")
+@pytest.mark.check("database.backup")
+def test_the_last_backup_is_as_young_as_the_site_wants_it(live, evidence):
+    """By what the operator's machine noted when it was made and read back: in time; and of its size, where the file is
+    still there."""
+    made = backupnotes.last(live.site, live.name)
+    if made is None:
+        command = f"./kit data.backup FILE --site {live.site.name} --gateway {live.name}"
+        cannot_prove(f"no backup of its database was made from this machine yet ({command})")
+    got = f"{made.made:%F %H:%M} UTC, {made.size} bytes, SHA-256 {made.sha256}"
+    evidence({"from": "operator", "sent": f"note of {made.file}", "got": got})
+    wrong = made.wrong(datetime.now(UTC), live.site.database.backup_days)
+    assert not wrong, wrong

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from deploy import backupnotes
 from tests.lab.gateways import Gateway
 
 pytestmark = pytest.mark.timeout(900)
@@ -55,6 +58,10 @@ def test_what_was_backed_up_comes_back_on_the_same_gateway_and_on_a_fresh_one(ga
     made = gateway.checkout.invoke("data.backup", str(file))
     assert made.status == 0, made.text
     assert b"kept-02" not in file.read_bytes() and file.stat().st_mode & 0o777 == 0o600
+    noted = backupnotes.last(gateway.checkout.site, gateway.host)
+    assert noted is not None and noted.wrong(datetime.now(UTC), 1) == ""
+    written = file.read_bytes()
+    assert (noted.file, noted.size, noted.sha256) == (str(file), len(written), hashlib.sha256(written).hexdigest())
     gateway.stays_converged()
 
     erased = gateway.checkout.invoke("data.erase", "--device", "erased-01", "--site", "lab")

@@ -1,14 +1,17 @@
-"""A database's backup on its way: encrypted stream by stream, and refused where it is not whole."""
+"""A database's backup: encrypted stream by stream, refused where it is not whole; and what is remembered of it."""
 
 from __future__ import annotations
 
 import io
 import random
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from deploy import backupnotes
 from gatehouse.identity import age
+from tests.unit.test_site_model import Site, description
 
 
 class Sink:
@@ -78,3 +81,59 @@ def test_a_full_disk_is_told_as_such_both_ways(key: tuple[str, str], tmp_path: P
         age.decrypt_stream(io.BytesIO(written), Sink(room=100_000), [key[0]])
     with pytest.raises(OSError, match="No space left"):
         age.encrypt_stream(io.BytesIO(b"w" * 300_000), Sink(room=100_000), [key[1]])
+
+
+NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+
+@pytest.fixture
+def backed_up(tmp_path: Path) -> tuple[Site, backupnotes.Note]:
+    site = Site(**{**description(), "state": tmp_path / "state"})
+    file = tmp_path / "home.data"
+    file.write_bytes(b"x" * 20)
+    note = backupnotes.Note(NOW - timedelta(days=31), str(file), 20, "ab" * 32)
+    backupnotes.write(site, "gw", note)
+    return site, note
+
+
+def test_of_a_gateway_that_was_never_backed_up_nothing_is_noted(backed_up: tuple[Site, backupnotes.Note]) -> None:
+    site, note = backed_up
+    assert backupnotes.last(site, "gw") == note
+    assert backupnotes.last(site, "other") is None
+
+
+def test_a_backup_is_relied_on_for_as_long_as_the_site_says_and_not_a_second_more(
+    backed_up: tuple[Site, backupnotes.Note],
+) -> None:
+    _, note = backed_up
+    assert note.wrong(NOW, 31) == ""
+    assert (
+        note.wrong(NOW + timedelta(seconds=1), 31) == "the last backup is 31 days old, at most 31 (./kit data.backup)"
+    )
+    assert "31 days old, at most 7" in note.wrong(NOW, 7)
+
+
+def test_a_backup_of_another_size_than_was_written_is_none_and_one_that_was_put_elsewhere_is_one(
+    backed_up: tuple[Site, backupnotes.Note],
+) -> None:
+    _, note = backed_up
+    Path(note.file).write_bytes(b"x" * 19)
+    assert "19 bytes, 20 were written" in note.wrong(NOW, 31)
+    Path(note.file).unlink()
+    assert note.wrong(NOW, 31) == ""
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"made": "soon", "file": "x", "size": 1, "sha256": ""}'])
+def test_what_is_no_note_is_told_with_its_place(backed_up: tuple[Site, backupnotes.Note], content: str) -> None:
+    site, _ = backed_up
+    path = Path(str(site.state)) / "backup-gw.json"
+    path.write_text(content)
+    with pytest.raises(backupnotes.BackupNoteError, match=f"{path}: is no note of a backup"):
+        backupnotes.last(site, "gw")
+
+
+def test_where_no_note_can_be_written_the_operator_is_told(tmp_path: Path) -> None:
+    (tmp_path / "state").write_text("a file in the way")
+    site = Site(**{**description(), "state": tmp_path / "state"})
+    with pytest.raises(backupnotes.BackupNoteError, match="the backup is made"):
+        backupnotes.write(site, "gw", backupnotes.Note(NOW, "x", 1, ""))
