@@ -85,8 +85,22 @@ SABOTAGES = (
     Sabotage(
         name="weak-passwords",
         title="Any password will do",
-        breaks="DEBIAN_FRONTEND=noninteractive pam-auth-update --package --remove passwdqc",
+        breaks="DEBIAN_FRONTEND=noninteractive pam-auth-update --disable passwdqc",
         catches=("host.passwords",),
+    ),
+    Sabotage(
+        name="endless-guesses",
+        title="Passwords may be guessed without end",
+        breaks="""
+            DEBIAN_FRONTEND=noninteractive pam-auth-update --disable gatehouse-faillock gatehouse-faillock-first
+        """,
+        catches=("host.guesses",),
+    ),
+    Sabotage(
+        name="same-old-password",
+        title="A former password may come back",
+        breaks="DEBIAN_FRONTEND=noninteractive pam-auth-update --disable gatehouse-pwhistory",
+        catches=("host.former-passwords",),
     ),
     Sabotage(
         name="ageless-accounts",

@@ -23,6 +23,24 @@ NEW_ACCOUNTS = {
 # 24, of a passphrase 15, of three and four kinds 12 (OWASP ISVS 2.1.5).
 SHORTEST_PASSWORDS = "min=disabled,24,15,12,12"
 
+# pam-auth-update(8): the profiles that put these modules into PAM. Who guesses a password five times waits a quarter
+# of an hour; root at the console does not, nor does who shows a key: sshd asks PAM about the account alone, where they
+# refuse nobody, and the count is forgotten (pam_faillock(8)). No password of the last 24 comes back.
+GUARDS = {
+    "first": "requisite pam_faillock.so preauth deny=5 unlock_time=900",
+    "fails": "[default=die] pam_faillock.so authfail deny=5 unlock_time=900",
+    "resets": "optional pam_faillock.so",
+    "remembers": "requisite pam_pwhistory.so remember=24 enforce_for_root",
+}
+PROFILES = ("gatehouse-faillock", "gatehouse-faillock-first", "gatehouse-pwhistory")
+# As they then stand in PAM's files; passwdqc has asked for the new password before.
+GUARDED = (
+    f"auth {GUARDS['first']}",
+    f"auth {GUARDS['fails']}",
+    f"account {GUARDS['resets']}",
+    f"password {GUARDS['remembers']} use_authtok",
+)
+
 # Debian lets everybody read when root's work is done, and how sshd is set up. Octal modes; what is missing is left so.
 FOR_ROOT_ALONE = {
     "/etc/crontab": 0o600,

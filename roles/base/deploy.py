@@ -5,8 +5,17 @@ from __future__ import annotations
 from pyinfra.api import deploy
 
 from roles import lifecycle, undo
-from roles.base import FOR_ROOT_ALONE, NEW_ACCOUNTS, SHORTEST_PASSWORDS, service, version
-from roles.base.operations import defined, for_root_alone, passwords_judged, without_cores
+from roles.base import (
+    FOR_ROOT_ALONE,
+    GUARDED,
+    GUARDS,
+    NEW_ACCOUNTS,
+    PROFILES,
+    SHORTEST_PASSWORDS,
+    service,
+    version,
+)
+from roles.base.operations import defined, for_root_alone, guarded, passwords_judged, without_cores
 from roles.target import Target
 
 UNDO = "gatehouse-undo.service"
@@ -55,10 +64,12 @@ def logins() -> None:
     lifecycle.files(
         *(lifecycle.template("base", "/etc/issue.net", to=path) for path in NOTICES),
         *(lifecycle.template("base", path) for path in LOGINS),
+        *(lifecycle.template("base", f"/usr/share/pam-configs/{name}", **GUARDS) for name in PROFILES),
         name="Configure logins",
     )
     defined(NEW_ACCOUNTS, name="Configure new accounts")
     passwords_judged(SHORTEST_PASSWORDS, name="Have weak passwords refused")
+    guarded(PROFILES, GUARDED, name="Have guesses counted and former passwords refused")
     for_root_alone(FOR_ROOT_ALONE, name="Keep root's jobs to root")
 
 

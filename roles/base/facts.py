@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from pyinfra.api import FactBase
 
 LOGIN_DEFS = "/etc/login.defs"
@@ -35,6 +37,21 @@ class JudgesPasswords(FactBase[str]):
     def process(self, output: list[str]) -> str:
         """`judges min=…`."""
         return " ".join(output[0].split()) if output else ""
+
+
+class Guards(FactBase[list[str]]):
+    """The lines of PAM's files for logins and passwords that count guesses and remember passwords, in their order."""
+
+    default = list
+
+    def command(self) -> str:
+        """One grep."""
+        files = " ".join(f"{Path(PASSWORDS).parent}/common-{what}" for what in ("auth", "account", "password"))
+        return f"grep -shE '^[a-z].*pam_(faillock|pwhistory)[.]so' {files} || true"
+
+    def process(self, output: list[str]) -> list[str]:
+        """`["auth requisite pam_faillock.so preauth …", …]`."""
+        return [" ".join(line.split()) for line in output]
 
 
 class CoreLimit(FactBase[str]):

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 
 from pyinfra import host
 from pyinfra.api import StringCommand, operation
 
-from roles.base.facts import LOGIN_DEFS, PASSWORDS, CoreLimit, Defined, JudgesPasswords
+from roles.base.facts import LOGIN_DEFS, PASSWORDS, CoreLimit, Defined, Guards, JudgesPasswords
 from roles.differences import differs
 from roles.facts import FileStates
+
+BY_HAND = "PAM is not as declared: pam-auth-update --force puts right what was changed by hand"
 
 
 @operation()
@@ -66,6 +68,28 @@ def judging(options: str, path: str = PASSWORDS) -> str:
     return (
         f"set -e; umask 022; sed -E 's/^(password.*pam_passwdqc\\.so).*/\\1 {options}/' {path} >{path}.gatehouse-new;"
         f" sync {path}.gatehouse-new; mv -f {path}.gatehouse-new {path}"
+    )
+
+
+@operation()
+def guarded(profiles: Sequence[str], wanted: Sequence[str]) -> Generator[StringCommand, None, None]:
+    """Puts profiles into PAM, so that these lines stand there; options that somebody changed in place go, too."""
+    if host.get_fact(Guards) == list(wanted):
+        return
+    differs(
+        host.connector_data, "file", PASSWORDS, "and those for logins: guesses or former passwords are not looked at"
+    )
+    yield StringCommand(guarding(profiles, wanted))
+
+
+def guarding(profiles: Sequence[str], wanted: Sequence[str]) -> str:
+    """Shell that does; it fails where PAM's files don't say so then."""
+    update, names = "DEBIAN_FRONTEND=noninteractive pam-auth-update", shlex.join(profiles)
+    stands = f"{{ {Guards().command()}; }} | tr -s '[:blank:]' ' ' | sed 's/ $//' | paste -sd';'"
+    return (
+        f"set -e; {update} --package --remove {names}; {update} --enable {names};"
+        f' [ "$({stands})" = {shlex.quote(";".join(wanted))} ] ||'
+        f" {{ echo {shlex.quote(f'gatehouse: {BY_HAND}')} >&2; exit 1; }}"
     )
 
 

@@ -14,6 +14,43 @@ SHA_ROUNDS = 100_000
 TRIED = "gatehouse-tried"
 WEAK = ("raspberry", "Tr0ub4dor", "kX9-vQ2.mZ7")  # the last one is only too short: 11 characters
 STRONG = "correct.horse.Battery9.staple"
+OTHER = "another.horse.Battery7.clip"
+GUESSES_AT_MOST = 5  # CIS Debian 12, 5.3.3.1.1
+# PAM is asked as a login does, about an account and its password; and as sshd does of who has shown a key.
+GUESS = """
+import ctypes, sys
+who, right, guesses = sys.argv[1], sys.argv[2], int(sys.argv[3])
+pam, libc = ctypes.CDLL("libpam.so.0"), ctypes.CDLL(None)
+libc.strdup.restype = libc.calloc.restype = ctypes.c_void_p
+class Message(ctypes.Structure):
+    _fields_ = [("style", ctypes.c_int), ("text", ctypes.c_char_p)]
+class Response(ctypes.Structure):
+    _fields_ = [("text", ctypes.c_void_p), ("code", ctypes.c_int)]
+Ask = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.POINTER(ctypes.POINTER(Message)),
+                       ctypes.POINTER(ctypes.POINTER(Response)), ctypes.c_void_p)
+class Conversation(ctypes.Structure):
+    _fields_ = [("ask", Ask), ("data", ctypes.c_void_p)]
+at_once = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_uint, ctypes.c_void_p)(lambda *_: None)
+def says(word, *steps):
+    def ask(number, messages, answers, _):
+        made = ctypes.cast(libc.calloc(number, ctypes.sizeof(Response)), ctypes.POINTER(Response))
+        for each in range(number):
+            made[each].text = libc.strdup(word.encode()) if messages[each].contents.style in (1, 2) else None
+        answers[0] = made
+        return 0
+    talk, handle = Conversation(Ask(ask), None), ctypes.c_void_p()
+    pam.pam_start(who.encode(), who.encode(), ctypes.byref(talk), ctypes.byref(handle))
+    pam.pam_set_item(handle, 10, ctypes.cast(at_once, ctypes.c_void_p))  # PAM_FAIL_DELAY
+    code = next((code for step, flags in steps if (code := step(handle, flags))), 0)  # a refusal is the last
+    pam.pam_end(handle, code)
+    return "refused" if code else "in"
+login = ((pam.pam_authenticate, 0), (pam.pam_acct_mgmt, 0))
+print("before", says(right, *login))
+for _ in range(guesses):
+    says("wrong", *login)
+print("after", says(right, *login))
+print("key", says("", (pam.pam_acct_mgmt, 0), (pam.pam_setcred, 2)))  # PAM_ESTABLISH_CRED
+"""
 # An account is made, with passwords, in a copy of /etc that nobody else sees and that is gone with this shell. What is
 # a link into /etc/alternatives, such as awk, does not work there.
 IN_A_COPY = f"""
@@ -35,6 +72,15 @@ done
 echo "hash $(getent shadow {TRIED} | cut -d'$' -f2)"
 echo "{TRIED}:{STRONG}" | chpasswd --crypt-method SHA512
 echo "sha512 $(getent shadow {TRIED} | cut -d'$' -f3)"
+for word in {OTHER} {STRONG}; do
+    if echo "{TRIED}:$word" | chpasswd >/dev/null 2>&1; then got=taken; else got=refused; fi
+    echo "again-$word $got"
+done
+echo "{TRIED}:{STRONG}" | chpasswd --crypt-method SHA512
+printf '@include common-auth\\n@include common-account\\n' >/etc/pam.d/{TRIED}
+mkdir -p /run/faillock
+mount -t tmpfs -o mode=0755 none /run/faillock
+python3 -I -c "$1" {TRIED} {STRONG} {GUESSES_AT_MOST} || echo "before broken"
 """
 # Accounts' files: what nobody but root may have beyond these (CIS Debian 12, 7.1).
 ACCOUNT_FILES = {"passwd": 0o644, "group": 0o644, "shadow": 0o640, "gshadow": 0o640, "shells": 0o644}
@@ -45,14 +91,18 @@ LOOSE = (
 )
 
 
+PAM = pytest.mark.controls("CIS-Debian-12-v1.1.0:5.3.x")
+
+
 def tried(live):
     """`{word: what came of it}` of the account that was made and is gone."""
-    seen = live.run("unshare", "--mount", "sh", "-c", IN_A_COPY)
+    seen = live.run("unshare", "--mount", "sh", "-c", IN_A_COPY, "sh", GUESS)
     if seen.result.get("status") != 0:
         cannot_prove(f"no account could be tried: {str(seen.result.get('error') or seen.outcome).strip()[-200:]}")
     return dict(line.split(" ", 1) for line in seen.result["output"].splitlines())
 
 
+@PAM
 @pytest.mark.controls("OWASP-IoT-Top10-2018:I1", "OWASP-ISVS-1.0+main-2026-06:2.1.5")
 @pytest.mark.check("host.passwords")
 def test_a_weak_password_is_refused_and_a_strong_one_is_hashed_slowly(live, evidence):
@@ -68,6 +118,34 @@ def test_a_weak_password_is_refused_and_a_strong_one_is_hashed_slowly(live, evid
         assert found[word] == "refused", f"{word} may be a password"
     assert found["hash"] == "y", f"passwords are hashed by ${found['hash']}$, not by yescrypt"
     assert found["sha512"] == f"rounds={SHA_ROUNDS}", f"SHA-512 with {found['sha512'] or 'its own few rounds'}"
+
+
+@PAM
+@pytest.mark.check("host.former-passwords")
+def test_a_password_does_not_come_back(live, evidence):
+    """That account may change its password to another, and not back to the one before."""
+    found = tried(live)
+    another, back = found.get(f"again-{OTHER}"), found.get(f"again-{STRONG}")
+    evidence({"from": "gateway", "sent": "chpasswd: to another one, and back", "got": f"{another}, then {back}"})
+    if another != "taken":
+        cannot_prove("not even another strong password is taken, so a refusal says nothing")
+    assert back == "refused", "a former password may come back"
+
+
+@PAM
+@pytest.mark.check("host.guesses")
+def test_who_guesses_a_password_is_shut_out_and_who_has_a_key_is_not(live, evidence):
+    """After a few wrong passwords for that account the right one is refused for a while; who shows a key is let in."""
+    found = tried(live)
+    before, after, key = (found.get(name, "nothing") for name in ("before", "after", "key"))
+    evidence({"from": "gateway", "sent": "the right password", "got": before})
+    evidence(
+        {"from": "gateway", "sent": f"the same after {GUESSES_AT_MOST} wrong ones", "got": f"{after}; by key: {key}"}
+    )
+    if before != "in":
+        cannot_prove(f"not even the right password gets in: {before}")
+    assert after == "refused", f"after {GUESSES_AT_MOST} wrong passwords the right one is still taken"
+    assert key == "in", "whoever guesses an account's password keeps it from logging in with its key"
 
 
 @pytest.mark.controls("CIS-Debian-12-v1.1.0:5.4.x", "OWASP-ISVS-1.0+main-2026-06:3.2.1")

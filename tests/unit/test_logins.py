@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from roles.base import SHORTEST_PASSWORDS, operations
-from roles.base.facts import PASSWORDS, Defined, JudgesPasswords
+from roles.base import GUARDED, PROFILES, SHORTEST_PASSWORDS, operations
+from roles.base.facts import PASSWORDS, Defined, Guards, JudgesPasswords
 from roles.differences import HEARD
 
 DEBIANS = "# a comment\n#UMASK 077\nPASS_MAX_DAYS\t99999\n  PASS_MAX_DAYS 5\nUMASK\t\t022\nENV_PATH PATH=/usr/bin\n"
@@ -113,3 +113,31 @@ def test_passwdqc_is_brought_back_where_it_was_taken_out_and_otherwise_told_its_
     assert "pam-auth-update --enable passwdqc" in enable and "min=x" in judge and len(gone.told) == 1
     assert commands(monkeypatch, other, operations.passwords_judged, "min=x") == [judge]
     assert other.told == [("file", PASSWORDS, "passwdqc judges retry=3, not min=x")]
+
+
+def test_guesses_are_counted_and_former_passwords_refused_where_pam_does_not_say_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert commands(monkeypatch, Gateway(list(GUARDED)), operations.guarded, PROFILES, GUARDED) == []
+    for found in ([], list(GUARDED[:-1]), [line.replace("deny=5", "deny=500") for line in GUARDED]):
+        gateway = Gateway(found)
+        (command,) = commands(monkeypatch, gateway, operations.guarded, PROFILES, GUARDED)
+        assert "--package --remove" in command and "--enable gatehouse-faillock" in command and len(gateway.told) == 1
+
+
+@pytest.mark.parametrize("takes_it", [True, False])
+def test_pam_is_looked_at_again_once_it_was_told(tmp_path: Path, takes_it: bool) -> None:
+    """By files in a folder, and a pam-auth-update(8) that does what it is told, or nothing, as where somebody has
+    changed these files by hand."""
+    update, lines = tmp_path / "pam-auth-update", "\\n".join(line.replace(" ", "\\t", 1) + " " for line in GUARDED)
+    written = f"printf '{lines}\\n' >{tmp_path}/common-auth" if takes_it else "true"
+    update.write_text(f'#!/bin/sh\n[ "$1" != --enable ] || {written}\n')
+    update.chmod(0o755)
+    (tmp_path / "common-auth").write_text("auth\t[success=1 default=ignore]\tpam_unix.so nullok\n")
+    script = operations.guarding(PROFILES, GUARDED).replace("/etc/pam.d", str(tmp_path))
+    done = subprocess.run(["sh", "-c", f"PATH={tmp_path}:$PATH; {script}"], capture_output=True, text=True)
+    assert (done.returncode == 0) == takes_it, done.stderr
+    assert ("pam-auth-update --force" in done.stderr) != takes_it
+    command = Guards().command().replace("/etc/pam.d", str(tmp_path))
+    shown = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True)
+    assert Guards().process(shown.stdout.splitlines()) == (list(GUARDED) if takes_it else [])
