@@ -14,7 +14,8 @@ from gatehouse.errors import GatehouseError
 from gatehouse.identity import Credential, Pki
 from gatehouse.site import Device, Site
 from gatehouse.site.registry_writer import Registry
-from roles import collector, intake, rendering
+from roles import alerts, collector, intake, rendering
+from roles.alerts import files as alerts_files
 from roles.api import files as api_files
 from roles.api import service as api
 from roles.coap import files as coap
@@ -171,6 +172,8 @@ def _apply(remote: Remote, target: Target, mine: Sequence[Device], devices: Sequ
         steps.append(lambda: _replace(remote, intake_files.keys(target)))
     if collector.service.name in runs:
         steps.append(lambda: _replace(remote, collector_files.registry(target)))
+    if alerts.service.name in runs:
+        steps.append(lambda: _replace(remote, alerts_files.devices(target)))
     if api.name in runs:
         steps.append(lambda: _replace(remote, api_files.devices(target)))
     steps.append(lambda: update_updates(remote, target))

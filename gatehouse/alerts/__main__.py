@@ -78,12 +78,13 @@ def run(settings: dict[str, Any], now: float, awake: float) -> list[str]:
     if reading is not None:
         risen = book.counted.take(reading, limits.window)
         book.habits.take(reading, came(risen, own), who, limits)
+        book.silence.take(reading, who)
     book.begun = book.begun or now
     was = {key: alert.text for key, alert in book.raised.items() if not key.startswith("delivery ")}
     missing = now - max(book.begun, book.counted.when)
     found = wrong(reading, book.counted, limits, was, now, min(awake, missing), own)
     if reading is not None and not reading.is_late(now):
-        found |= book.habits.unusual(who, limits)
+        found |= book.habits.unusual(who, limits) | book.silence.found(who)
     for name, state in book.ways.items():
         if state.failing and now - state.failing > LATE:
             found[f"delivery {name}"] = f"{name} does not take alerts, {len(state.waiting)} wait: {state.error}"
@@ -121,7 +122,10 @@ def _reading(path: Path, trouble: list[str]) -> Reading | None:
 def _who(path: Path) -> dict[str, Who]:
     """The devices of the registry, by name. Raises `OSError`, `ValueError`, `KeyError` or `TypeError`."""
     found = json.loads(path.read_text())
-    return {str(name): Who(str(each["model"]), str(each["address"])) for name, each in found.items()}
+    return {
+        str(name): Who(str(each["model"]), str(each["address"]), int(each.get("silent_after", 0)))
+        for name, each in found.items()
+    }
 
 
 def _devices(path: Path, trouble: list[str]) -> dict[str, Who]:

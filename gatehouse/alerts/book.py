@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from gatehouse.alerts.habits import Habits, read_habits
 from gatehouse.alerts.rules import Counted
+from gatehouse.alerts.silence import Silence
 
 DAY = 86_400
 MOST_RAISED = 200
@@ -50,6 +51,7 @@ class Book:
     number: int = 0
     begun: float = 0.0
     habits: Habits = field(default_factory=Habits)
+    silence: Silence = field(default_factory=Silence)
 
     def settle(self, wrong: Mapping[str, str], now: float, calm: int) -> list[tuple[str, State, Raised]]:
         """Takes what is wrong now; returns what is to be told: each once, once a day while it lasts, and its end."""
@@ -134,6 +136,7 @@ def read(path: Path) -> Book:
             float(found["begun"]),
             # Books of former versions have none.
             read_habits(found.get("habits", {})),
+            Silence(**found.get("silence", {})),
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path}: {error}") from None

@@ -32,10 +32,14 @@ IPV6 = "IPv6"
 
 
 class Who(NamedTuple):
-    """A device of the registry: its model, and the address that is reserved for it, empty where none is."""
+    """A device of the registry: its model, and the address that is reserved for it, empty where none is.
+
+    It is silent when nothing has come of it for more than `silent_after` seconds; 0: it may be.
+    """
 
     model: str
     address: str
+    silent_after: int = 0
 
 
 @dataclass

@@ -85,9 +85,8 @@ def collected(settings: dict[str, Any]) -> tuple[list[str], list[str]]:
     take("refused", lambda: readings.refused(ruleset(), json.loads(known.read_text()), settings["bridges"]))
     metrics = cache(lambda: _awaited(Path(settings["metrics"]).read_text, OSError))
     if settings["metrics"]:
-        take(
-            "intake", lambda: [*readings.messages(metrics()), *readings.rejected(metrics()), *readings.sent(metrics())]
-        )
+        kinds = (readings.messages, readings.rejected, readings.sent, readings.listens)
+        take("intake", lambda: [point for read in kinds for point in read(metrics())])
     # Once: what was read is not read again.
     said = cache(lambda: _journal(settings["broker"], Path(settings["cursor"])))
     if settings["broker"]:

@@ -12,10 +12,12 @@
     alerts raised=1i,waiting=0i,failing=0i    alerts that last, messages that nobody has taken, ways that take none
     rejected,device=pump-02 messages=3i       messages of a device that the intake refused since its start
     sent,device=pump-02 messages=3i,bytes=96i  all messages of a device since the intake's start
+    intake connected=1i,sessions=1i,failures=0i   whether the intake listens; its sessions at the broker, and what the
+                                              database did not take, since its start
     connects,client=pump-02,address=10.0.0.9 count=1i     connections of a client to the broker since the reading before
     takeovers,client=pump-02 count=1i         sessions that were taken over by another of the same name since then
 
-The last four are for the gateway's alerts, the database is not told. What is `unknown` among `refused` are hardware
+The last five are for the gateway's alerts, the database is not told. What is `unknown` among `refused` are hardware
 addresses of no device in segments that hold devices, what is `elsewhere` those in others.
 Counters begin anew with what they count in: the dashboards show differences, and none that is negative.
 """
@@ -30,13 +32,14 @@ from datetime import datetime
 from typing import Any
 
 DAY = 86_400
-NOT_STORED = ("rejected,", "sent,", "connects,", "takeovers,")
+NOT_STORED = ("rejected,", "sent,", "intake ", "connects,", "takeovers,")
 """How what the database is not told begins."""
 MOST_CLIENTS = 1000
 MOST_ADDRESSES = 8
 """Clients of the broker's, and addresses of each, that are counted one by one: those that connected last."""
 _REJECTED = re.compile(r'^gatehouse_intake_rejected_total\{device="([a-z0-9-]+)"\} ([0-9]+)$', re.MULTILINE)
 _SENT = re.compile(r'^gatehouse_intake_device_(messages|bytes)_total\{device="([a-z0-9-]+)"\} ([0-9]+)$', re.MULTILINE)
+_LISTENS = re.compile(r"^gatehouse_intake_(connected|connections_total|write_failures_total) ([0-9]+)$", re.MULTILINE)
 _CAME = re.compile(r"New client connected from ([0-9a-f.:]+):\d+ as ([a-z0-9-]+) \(")
 _TAKEN = re.compile(r"Client ([a-z0-9-]+) already connected, closing old connection")
 _REFUSED = re.compile(r'^gatehouse_intake_refused_total\{reason="([a-z-]+)"\} ([0-9]+)$', re.MULTILINE)
@@ -70,6 +73,15 @@ def sent(metrics: str) -> list[str]:
     return [
         f"sent,device={name} messages={n['messages']}i,bytes={n['bytes']}i" for name, n in found.items() if len(n) == 2
     ]
+
+
+def listens(metrics: str) -> list[str]:
+    """From the same: whether it listens, and what changes whenever it, the broker or the database was away."""
+    found = dict(_LISTENS.findall(metrics))
+    if len(found) < 3:
+        return []
+    sessions, failures = found["connections_total"], found["write_failures_total"]
+    return [f"intake connected={found['connected']}i,sessions={sessions}i,failures={failures}i"]
 
 
 def sessions(lines: Iterable[str]) -> list[str]:

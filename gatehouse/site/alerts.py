@@ -14,6 +14,7 @@ from gatehouse.site.problems import Problem
 
 SERVICE = "alerts"
 _MAILBOX = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
+_SILENCE = re.compile(r"never|([2-9]|[1-9][0-9]{1,3})m|[1-9][0-9]{0,2}[hd]")  # readings are a minute apart
 _URL = re.compile(r"https://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?)(:[0-9]{1,5})?(/[!-~]*)?")
 
 
@@ -99,6 +100,30 @@ class Thresholds(Declaration):
     unusual_bytes: int = Field(default=512, ge=1, le=1_000_000)
 
 
+class SilentAfter(Declaration):
+    """For how long nothing may come of a device: by its model, or of one device whatever its model is. `15m`, `2h`,
+    `1d`, or `never` where it may be silent; so may all others be.
+    """
+
+    models: dict[str, str] = {}
+    devices: dict[str, str] = {}
+
+    @field_validator("models", "devices")
+    @classmethod
+    def _are_times(cls, given: dict[str, str]) -> dict[str, str]:
+        for name, after in given.items():
+            if not _SILENCE.fullmatch(after):
+                raise ValueError(
+                    f"{name}: {after[:20]!r} is no time|use one such as 15m, 2h, 1d, at least 2m, or never"
+                )
+        return given
+
+    def of(self, name: str, model: str) -> str:
+        """What holds for a device; empty where it may be silent."""
+        found = self.devices.get(name, self.models.get(model, ""))
+        return "" if found == "never" else found
+
+
 class Alerts(Declaration):
     """What is told, and how: `mqtt` to the topic `gateway/NAME/alerts` of the gateway's own broker, by a `webhook`,
     by `email`.
@@ -111,6 +136,7 @@ class Alerts(Declaration):
     webhook: Webhook | None = None
     email: Email | None = None
     thresholds: Thresholds = Thresholds()
+    silent_after: SilentAfter = SilentAfter()
     window_seconds: int = Field(default=600, ge=10, le=3600)
     calm_seconds: int = Field(default=300, ge=0, le=86_400)
     learning_hours: int = Field(default=24, ge=1, le=720)
@@ -121,13 +147,25 @@ def topic(gateway: str) -> str:
     return f"gateway/{gateway}/alerts"
 
 
+def _part(given: Any, name: str) -> Any:
+    """A part of what the site says, before it is known to be sound."""
+    return given.get(name) if isinstance(given, Mapping) else getattr(given, name, None)
+
+
 def alert_problems(sound: Mapping[str, Any]) -> Iterator[Problem]:
     """What a gateway goes without and its alerts need."""
     given = sound["given"].get(SERVICE)
     if given is None or given is False:
         return
+    devices = _part(_part(given, "silent_after"), "devices")
+    for name in sorted(
+        {*devices} - {device.name for device in sound["devices"]} if isinstance(devices, Mapping) else ()
+    ):
+        yield Problem(
+            "alerts silent_after devices", f"'{name}' is no device of the registry", "take it out, or enrol it"
+        )
     wanted = {"collector": "alerts need the collector's readings"}
-    if given.get("mqtt") is True if isinstance(given, Mapping) else getattr(given, "mqtt", False):
+    if _part(given, "mqtt") is True:
         wanted["mosquitto"] = "alerts over MQTT need its broker"
     for name, gateway in sound["gateways"].items():
         for service, why in wanted.items():

@@ -11,6 +11,7 @@ from gatehouse.errors import GatehouseError
 from gatehouse.identity.passwords import password
 from gatehouse.identity.pins import broker_host
 from gatehouse.site.alerts import Alerts, topic
+from gatehouse.site.model import seconds
 from roles import rendering
 from roles.alerts import EMAIL_PASSWORD, WEBHOOK_SECRET, service
 from roles.collector import service as collector
@@ -88,9 +89,18 @@ def configuration(target: Target) -> list[rendering.File]:
 
 
 def devices(target: Target) -> rendering.File:
-    """The devices of this gateway: what they are, and where they are to come from."""
+    """The devices of this gateway: what they are, where they are to come from, and when they are silent (seconds)."""
+    wanted = target.site.alerts
+    after = {
+        device.name: wanted.silent_after.of(device.name, device.model) if wanted and device.status == "active" else ""
+        for device in target.site.devices_of(target.name)
+    }
     found = {
-        device.name: {"model": device.model, "address": str(device.address or "")}
+        device.name: {
+            "model": device.model,
+            "address": str(device.address or ""),
+            "silent_after": seconds(after[device.name]) if after[device.name] else 0,
+        }
         for device in target.site.devices_of(target.name)
     }
     return rendering.File(DEVICES, json.dumps(found).encode())

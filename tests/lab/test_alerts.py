@@ -18,7 +18,7 @@ from gatehouse.proof.credentials import PROBE, Shown
 from gatehouse.site.alerts import topic
 from lab import simulator
 from roles.alerts import files
-from roles.intake.files import METRICS
+from roles.intake.files import CONNECTED, METRICS
 from roles.mosquitto import files as mosquitto
 from roles.target import Target
 from tests.compliance.alerts import LISTENER
@@ -285,3 +285,52 @@ def test_a_device_that_sends_more_and_larger_messages_than_it_used_to_is_heard_a
     finally:
         listening(f"mv {files.SETTINGS}.before {files.SETTINGS}")
     listening.stays_converged()
+
+
+@pytest.fixture
+def by_hand(listening: Gateway) -> Iterator[Gateway]:
+    """Readings are taken when the test says so, and devices are silent after five seconds."""
+    timers = f"{files.TIMER} gatehouse-collector.timer"
+    known = {name: {**each, "silent_after": 5} for name, each in json.loads(listening(f"cat {files.DEVICES}")).items()}
+    listening.is_hardened = False
+    listening(f"systemctl stop {timers}; cp -p {files.DEVICES} {files.DEVICES}.before")
+    try:
+        listening(f"printf %s {shlex.quote(json.dumps(known))} >{files.DEVICES}")
+        yield listening
+    finally:
+        listening(f"mv {files.DEVICES}.before {files.DEVICES}; systemctl start {timers}")
+    listening.stays_converged()
+
+
+def test_a_device_that_falls_silent_is_heard_until_it_speaks_and_a_restart_of_the_gateway_s_is_nobody_s_silence(
+    by_hand: Gateway, place: dict[str, Any], devices: dict[str, str]
+) -> None:
+    def speak(*names: str) -> None:
+        for name in names:
+            shown = {**place["files"], "device": devices[name]}
+            babble(by_hand, {**place, "device": name, "files": shown, "much": (1, 10)})
+        time.sleep(1.5)  # until the intake has written down what it counted
+
+    def told() -> list[tuple[str, str]]:
+        return [(state, about) for state, kind, about in heard(by_hand) if kind == "silent-device"]
+
+    speak(*devices)
+    judge(by_hand)
+    assert told() == []
+    time.sleep(5)
+    speak("pump-02")
+    judge(by_hand)
+    only = [("raised", "kitchen-01")]
+    wait(lambda: told() == only, "the one that said nothing is heard", 20, lambda: str(heard(by_hand)))
+    by_hand(f"systemctl restart {INTAKE}; {CONNECTED}")
+    time.sleep(5)
+    judge(by_hand)
+    assert told() == only, "the other one said nothing either, but for a while nobody would have heard it"
+    ended = [*only, ("ended", "kitchen-01")]
+
+    def over() -> bool:
+        speak(*devices)
+        judge(by_hand)
+        return told() == ended
+
+    wait(over, "it speaks again", 60, lambda: str(heard(by_hand)))

@@ -121,8 +121,8 @@ def test_the_program_knows_this_gateway_s_devices_and_what_is_the_kit_itself() -
     here = target({}, devices=devices)
     made = {file.path: file for file in files.configuration(here)}
     assert json.loads(made[files.DEVICES].content) == {
-        "pump-02": {"model": "relay", "address": "10.10.10.51"},
-        "kitchen-01": {"model": "sht31", "address": ""},
+        "pump-02": {"model": "relay", "address": "10.10.10.51", "silent_after": 0},
+        "kitchen-01": {"model": "sht31", "address": "", "silent_after": 0},
     }
     settings = json.loads(made[files.SETTINGS].content)
     assert settings["devices"] == files.DEVICES and "10.10.10.1" in settings["own"]
