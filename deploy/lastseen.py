@@ -8,6 +8,8 @@ from datetime import UTC, datetime
 from deploy.asking import at_once
 from deploy.remote import connected
 from gatehouse.site import Site
+from roles.coap import files as coap
+from roles.coap import service as coap_service
 from roles.mosquitto import files as mosquitto
 
 PATIENCE = 6.0
@@ -32,8 +34,9 @@ def _of(site: Site, gateway: str) -> tuple[dict[str, datetime], str]:
     names = [device.name for device in site.devices_of(gateway)]
     networks = site.gateways[gateway].networks.values()
     own = [str(address) for network in networks for address in network.addresses]
+    kept = [coap.SEEN] if gateway in site.gateways_with(coap_service.name) else []
     with connected(site, gateway) as remote:
-        request = json.dumps({"names": names, "own": own, "seconds": _LOOKING})
+        request = json.dumps({"names": names, "own": own, "seconds": _LOOKING, "kept": kept})
         answer = json.loads(remote.run(mosquitto.SEEN, request))
     found = {name: datetime.fromtimestamp(moment, UTC) for name, moment in answer["seen"].items() if name in names}
     since = datetime.fromtimestamp(answer["since"], UTC)

@@ -21,6 +21,7 @@ from gatehouse.coap.codec import Malformed, Message
 from gatehouse.coap.counts import Counts
 from gatehouse.coap.dtls import LARGEST_DATAGRAM, Cookies, Ended, Identity, Peer, Session, hello_of
 from gatehouse.coap.handover import Handover, Outlet
+from gatehouse.coap.lastseen import LastSeen
 from gatehouse.coap.resource import Answer
 from gatehouse.coap.settings import CoapError, Settings, read_devices
 
@@ -74,6 +75,7 @@ class Server:
     def __init__(self, settings: Settings, outlet: Outlet, counts: Counts) -> None:
         self._settings, self._counts = settings, counts
         self._cookies = Cookies()
+        self._last_seen = LastSeen(Path(settings.seen), counts)
         self._seen = self._files()
         self._identity, self._devices = self._read()
         self._sockets = {each.fileno(): each for each in map(_listening, settings.listen)}
@@ -101,6 +103,7 @@ class Server:
             for each in self._sockets.values():
                 each.close()
             self._counts.write()
+            self._last_seen.write(self._devices, at_once=True)
 
     def _turn(self) -> None:
         waits = [*self._sockets, *([self._broker.fileno()] if self._broker.connected else [])]
@@ -177,11 +180,13 @@ class Server:
             self._drop(min(self._clients.values(), key=lambda each: each.session.heard), "there are too many sessions")
         session.heard = time.monotonic()
         client = self._clients[place] = self._named[session.device] = Client(session, place)
+        self._last_seen.heard(session.device)
         self._hear(client)
 
     def _hear(self, client: Client, datagram: bytes = b"") -> None:
         try:
             for data in client.session.read(datagram):
+                self._last_seen.heard(client.session.device)
                 self._message(client, data)
         except Ended:
             self._forget(client)
@@ -283,6 +288,7 @@ class Server:
                 self._counts.tell("files", f"{error}; the former ones stay")
         self._counts.values["sessions"] = len(self._clients)
         self._counts.write()
+        self._last_seen.write(self._devices)
 
     def _cut_off(self) -> None:
         for client in list(self._clients.values()):

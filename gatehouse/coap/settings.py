@@ -30,7 +30,8 @@ class Broker:
 @dataclass(frozen=True)
 class Settings:
     """All of it. `listen` are addresses and ports; `trust` holds authorities and revocation lists (PEM), `devices` the
-    names of those that may report, `idle_seconds` is how long a session may say nothing."""
+    names of those that may report, `idle_seconds` is how long a session may say nothing; `seen` keeps when each device
+    was last heard."""
 
     listen: tuple[tuple[str, int], ...]
     certificate: str
@@ -41,6 +42,7 @@ class Settings:
     max_sessions: int
     idle_seconds: int
     metrics: str
+    seen: str
 
 
 def read(path: Path) -> Settings:

@@ -22,6 +22,8 @@ SETTINGS, DEVICES = f"{FOLDER}/settings.json", f"{FOLDER}/devices.json"
 CERTIFICATE, KEY, TRUST = f"{FOLDER}/server.crt", f"{FOLDER}/server.key", f"{FOLDER}/devices.pem"
 AUTHORITY, CLIENT = f"{FOLDER}/ca.pem", f"{FOLDER}/client.pem"
 METRICS = "/run/gatehouse-coap/metrics.prom"
+STATE = "/var/lib/gatehouse-coap"
+SEEN = f"{STATE}/seen.json"
 PROGRAM, LIBRARY = "/usr/lib/gatehouse/coap", "/usr/lib/gatehouse/python"
 PACKAGES = (LIBRARY, *(f"{LIBRARY}/gatehouse{part}" for part in ("", "/coap", "/messages")))
 # Of the messages' part of the library: what it publishes with, and how topics are read.
@@ -82,6 +84,7 @@ def configuration(target: Target) -> list[rendering.File]:
         "max_sessions": limits.max_sessions,
         "idle_seconds": limits.idle_seconds,
         "metrics": METRICS,
+        "seen": SEEN,
     }
     return [
         _own(SETTINGS, json.dumps(settings, indent=1).encode() + b"\n"),
@@ -93,6 +96,7 @@ def configuration(target: Target) -> list[rendering.File]:
             program=PROGRAM,
             settings=SETTINGS,
             user=service.user,
+            folder=Path(STATE).name,
             peers=[broker, *(str(prefix) for s in reach for prefix in target.gateway.networks[s].prefixes)],
             firewall=nftables.units[0],
         ),

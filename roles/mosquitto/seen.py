@@ -1,11 +1,12 @@
 #!/usr/bin/python3
-"""Runs on the gateway: tells when clients of the broker were last there, by what the broker wrote into the journal.
+"""Runs on the gateway: tells when devices were last there, by the broker's journal and by what others keep of them.
 
     mosquitto-seen <REQUEST >ANSWER
 
-REQUEST is JSON: {"names": [NAME, …], "own": [ADDRESS, …], "seconds": 3}; whoever comes from an address of the gateway's
-own is the kit, in the client's name. ANSWER is JSON: {"seen": {NAME: SECONDS, …}, "since": SECONDS}: Unix time, that of
-now for one that is connected; and how far back was looked, in `seconds` at most. It ends when all have been found.
+REQUEST is JSON: {"names": [NAME, …], "own": [ADDRESS, …], "seconds": 3, "kept": [PATH, …]}; whoever comes from an
+address of the gateway's own is the kit, in the client's name; each file that is kept holds {NAME: SECONDS, …}. ANSWER
+is JSON: {"seen": {NAME: SECONDS, …}, "since": SECONDS}: Unix time, that of now for one that is connected; and how far
+back was looked in the journal, in `seconds` at most. It ends when all have been found there.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Collection, Iterable
+from pathlib import Path
 
 JOURNAL = ["journalctl", "-q", "--no-pager", "--reverse", "-o", "short-unix", "-u", "mosquitto.service"]
 LINE = re.compile(r"(\d+\.\d+) \S+ mosquitto\[\d+\]: (.*)")
@@ -58,6 +60,16 @@ def seen(
     return found, oldest
 
 
+def kept(path: Path, names: Collection[str], now: float) -> dict[str, float]:
+    """What a file has of these names; nothing where there is none, or it is broken."""
+    try:
+        found = {str(name): float(moment) for name, moment in json.loads(path.read_text()).items()}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}
+    # A moment that is still to come was taken by a clock that has been set back since.
+    return {name: min(moment, now) for name, moment in found.items() if name in names}
+
+
 def main() -> int:
     """Exit status 0."""
     request = json.load(sys.stdin)
@@ -66,6 +78,9 @@ def main() -> int:
         assert journal.stdout is not None  # noqa: S101  a pipe
         found, since = seen(journal.stdout, request["names"], request["own"], time.time(), until)
         journal.kill()
+    for path in request.get("kept", ()):
+        for name, moment in kept(Path(path), set(request["names"]), time.time()).items():
+            found[name] = max(moment, found.get(name, moment))
     json.dump({"seen": found, "since": since}, sys.stdout)
     return 0
 

@@ -8,12 +8,14 @@ import re
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 import lab
 from deploy import vaults
+from deploy.lastseen import last_seen
 from tests.lab.gateways import Gateway, wait
 
 pytestmark = pytest.mark.timeout(600)
@@ -134,6 +136,15 @@ def test_a_device_connects_with_its_bundle_and_is_what_its_certificate_says(fiel
     assert one.code(f"devices/{other.name}/telemetry/t") == NOT_AUTHORISED
     assert (one.posts(), one.posts(other.name)) == ("2.04", "4.03"), "by CoAP it is somebody else"
     assert other.may_publish()
+
+
+def test_a_device_that_speaks_coap_alone_is_seen(gateway: Gateway, field: list[FieldDevice]) -> None:
+    *_, never, coap = field
+    began = datetime.now(UTC) - timedelta(seconds=1)
+    assert coap.posts() == "2.04"
+    gateway("systemctl restart gatehouse-coap.service")  # it writes down what it heard, and no later than that
+    moments, _ = last_seen(gateway.checkout.site)
+    assert began <= moments[coap.name] <= datetime.now(UTC) and never.name not in moments
 
 
 def test_a_revoked_device_is_disconnected_and_refused_and_the_others_sessions_go_on(

@@ -41,7 +41,7 @@ class Endpoint:
             path = self.root / entry.path.lstrip("/")
             path.parent.mkdir(parents=True, exist_ok=True)
             content = entry.content
-            for old in ("/etc/gatehouse/", "/usr/lib/gatehouse/", "/run/gatehouse-coap/"):
+            for old in ("/etc/gatehouse/", "/usr/lib/gatehouse/", "/run/gatehouse-coap/", "/var/lib/gatehouse-coap/"):
                 content = content.replace(f'"{old}'.encode(), f'"{self.root}{old}'.encode())
             beside = path.with_suffix(".new")
             beside.write_bytes(content)
@@ -109,7 +109,8 @@ def serving(target: Target, python: str) -> Iterator[Endpoint]:
     root = folder()
     endpoint = Endpoint(target, root, python)
     endpoint.put(everything(target))
-    (root / files.METRICS[1:]).parent.mkdir(parents=True)
+    for path in (files.METRICS, files.SEEN):
+        (root / path[1:]).parent.mkdir(parents=True)
     try:
         endpoint.start()
         yield endpoint

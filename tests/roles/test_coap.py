@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import json
 import socket
 import subprocess
 import sys
@@ -370,6 +371,8 @@ def test_without_its_broker_it_says_so_and_goes_on_when_it_is_back(
             here.until(lambda: here.number("connected") == 0, "still connected")
             assert codes(here.asked(kitchen, requests=[posting()])) == ["5.03"]
             assert here.stop() == 0
+            seen = json.loads((here.root / files.SEEN[1:]).read_text())
+            assert seen.keys() == {"kitchen-01"} and 0 <= time.time() - seen["kitchen-01"] < 300
 
 
 def target_with_ports(target: Target) -> Target:
