@@ -218,6 +218,13 @@ tcp dport 22 counter accept"
         may={"scan.tcp-from-internet": _SEEN_BY_SCANS},
     ),
     Sabotage(
+        name="stray-port",
+        title="A port that nobody declared is in the guests' bridge",
+        breaks="ip link add stray-port type veth peer name stray-peer; ip link set stray-port master br-guest up",
+        catches=("segments.ports",),
+        ends="ip link delete stray-port",
+    ),
+    Sabotage(
         name="helper",
         title="A connection tracking helper reads along and lets in what a device names",
         breaks="""

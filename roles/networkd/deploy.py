@@ -8,7 +8,7 @@ from functools import partial
 from pyinfra.api import deploy
 
 from roles import lifecycle
-from roles.networkd import service
+from roles.networkd import ports, service
 from roles.networkd.operations import configured, taken_over
 from roles.target import Target
 from roles.undo import guarded, undo_at_once
@@ -35,8 +35,9 @@ def configure_and_activate(target: Target) -> None:
     networks = target.gateway.networks
     files = list(_files(target))
     loads = [file.path for file in files]
-    ports = {_port(target, segment): target.gateway.bridge(segment) for segment in networks}
-    isolated = frozenset(_port(target, s) for s in networks if target.site.segments[s].isolated)
+    declared = ports(target.site, target.name)
+    apart = {target.gateway.bridge(s) for s in networks if target.site.segments[s].isolated}
+    isolated = frozenset(port for port, bridge in declared.items() if bridge in apart)
     addresses = {
         target.gateway.bridge(segment): frozenset(
             str(a) for a in (n.ipv4, n.ipv6) if a is not None and not isinstance(a, str)
@@ -48,32 +49,37 @@ def configure_and_activate(target: Target) -> None:
         CHANGE,
         partial(lifecycle.files._inner, *files, stamp),
         partial(taken_over, [n.interface or n.trunk or "" for n in networks.values()]),
-        partial(configured, UNIT, loads, addresses, ports, isolated, undo_at_once(CHANGE)),
+        partial(configured, UNIT, loads, addresses, declared, isolated, undo_at_once(CHANGE)),
         saves=[FOLDER, "/etc/network", stamp.path],
-        restore=_restore(addresses),
+        restore=_restore(addresses, [port for port in declared if f"{FOLDER}/{_vlan(port)}" in loads]),
         name="Configure segments, confirmed over a new connection",
     )
 
 
-def _restore(bridges: Iterable[str]) -> str:
-    """Shell that gives the ports back: bridges that the former configuration doesn't know go, networkd starts anew."""
+def _restore(bridges: Iterable[str], vlans: Iterable[str]) -> str:
+    """Shell that gives the ports back: bridges, VLANs and ports that the former configuration doesn't know go."""
+    made = {**{name: f"20-gatehouse-{name}.netdev" for name in bridges}, **{name: _vlan(name) for name in vlans}}
+    gone = "".join(f"[ -e {FOLDER}/{file} ] || ip link delete dev {name} || true; " for name, file in made.items())
+    members = " ".join(f"/sys/class/net/{bridge}/brif/*" for bridge in bridges)
     return (
-        f"for b in {' '.join(bridges)}; do [ -e {FOLDER}/20-gatehouse-$b.netdev ] || ip link delete $b || true; done;"
+        f"{gone}for p in {members}; do [ ! -e $p ] || [ -e {FOLDER}/24-gatehouse-${{p##*/}}.network ]"
+        " || ip link set dev ${p##*/} nomaster || true; done;"
         f" systemctl daemon-reload; systemctl reset-failed {UNIT} || true; systemctl restart {UNIT} || true;"
         " ! systemctl is-enabled -q networking.service || systemctl restart networking.service"
     )
 
 
-def _port(target: Target, segment: str) -> str:
-    network = target.gateway.networks[segment]
-    return network.interface or f"{network.trunk}.{target.site.segments[segment].vlan}"
+def _vlan(port: str) -> str:
+    return f"22-gatehouse-{port}.netdev"
 
 
 def _files(target: Target) -> Iterator[lifecycle.File]:
     """One .netdev and .network a bridge, one .network a port, and the VLANs of each trunk."""
     trunks: dict[str, list[str]] = {}
+    at = {bridge: port for port, bridge in ports(target.site, target.name).items()}
     for segment, network in target.gateway.networks.items():
-        bridge, port = target.gateway.bridge(segment), _port(target, segment)
+        bridge = target.gateway.bridge(segment)
+        port = at[bridge]
         yield _unit(f"20-gatehouse-{bridge}.netdev", "bridge.netdev", name=bridge, description=segment)
         yield _unit(f"25-gatehouse-{bridge}.network", "bridge.network", name=bridge, network=network)
         yield _unit(f"24-gatehouse-{port}.network", "port.network", name=port, bridge=bridge,
@@ -81,7 +87,7 @@ def _files(target: Target) -> Iterator[lifecycle.File]:
         if network.trunk:
             trunks.setdefault(network.trunk, []).append(port)
             vlan = target.site.segments[segment].vlan
-            yield _unit(f"22-gatehouse-{port}.netdev", "vlan.netdev", name=port, vlan=vlan)
+            yield _unit(_vlan(port), "vlan.netdev", name=port, vlan=vlan)
     for trunk, vlans in trunks.items():
         yield _unit(f"23-gatehouse-{trunk}.network", "trunk.network", name=trunk, vlans=vlans)
 

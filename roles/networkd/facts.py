@@ -7,18 +7,22 @@ from dataclasses import dataclass
 
 from pyinfra.api import FactBase
 
+from gatehouse.proof.probes.segment import OUTER
+
 
 @dataclass(frozen=True)
 class Links:
     """`addresses`: {interface: {"10.10.10.1/24", …}}, `masters`: {interface: bridge}, `foreign`: others' files.
 
-    `isolated` are the interfaces that are kept from others of their bridge.
+    `isolated` are the interfaces that are kept from others of their bridge, `own` the kit's files, declared now or
+    before. Of `masters` the suite's own ports, which are there while it asks, are left out.
     """
 
     addresses: dict[str, frozenset[str]]
     masters: dict[str, str]
     foreign: tuple[str, ...]
     isolated: frozenset[str] = frozenset()
+    own: frozenset[str] = frozenset()
 
 
 class NetworkState(FactBase[Links]):
@@ -34,8 +38,7 @@ class NetworkState(FactBase[Links]):
         names = "|".join(interfaces)
         return (
             "ip -j -d addr show; echo;"
-            " find /etc/systemd/network -maxdepth 1 -type f \\( -name '*.network' -o -name '*.netdev' \\)"
-            " ! -name '*-gatehouse-*' 2>/dev/null;"
+            " find /etc/systemd/network -maxdepth 1 -type f \\( -name '*.network' -o -name '*.netdev' \\) 2>/dev/null;"
             f" grep -lsE '^[[:space:]]*(iface|auto|allow-hotplug)[[:space:]]+({names})\\b'"
             " /etc/network/interfaces /etc/network/interfaces.d/* 2>/dev/null; true"
         )
@@ -50,8 +53,13 @@ class NetworkState(FactBase[Links]):
                 )
                 for link in interfaces
             },
-            masters={link["ifname"]: link["master"] for link in interfaces if "master" in link},
-            foreign=tuple(line for line in output[1:] if line.startswith("/")),
+            masters={
+                link["ifname"]: link["master"]
+                for link in interfaces
+                if "master" in link and not link["ifname"].startswith(OUTER)
+            },
+            foreign=tuple(line for line in output[1:] if line.startswith("/") and "-gatehouse-" not in line),
+            own=frozenset(line for line in output[1:] if line.startswith("/") and "-gatehouse-" in line),
             isolated=frozenset(
                 link["ifname"]
                 for link in interfaces

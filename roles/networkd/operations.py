@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Generator, Mapping
 
@@ -41,23 +42,34 @@ def configured(
 
     `addresses` are the fixed ones that each bridge must have (others may be there besides), `masters` the bridge of
     each port, `isolated` the ports that are kept from others of theirs. A port that is not plugged in is no difference:
-    networkd takes it when it comes. Where networkd does not start, or addresses don't come up, `undo` is run: shell
-    that brings back what worked.
+    networkd takes it when it comes. What a former declaration left behind goes: files, bridges, VLANs, ports. Where
+    networkd does not start, or addresses don't come up, `undo` is run: shell that brings back what worked.
     """
     unit_state = host.get_fact(UnitState, unit=unit, loads=loads)
     links: Links = host.get_fact(NetworkState, interfaces=list(masters))
     restart = f"systemctl restart -- {unit}"
+    left, stray = _left_behind(links, loads, addresses, masters)
+    # networkd takes nothing away by itself. The operator's own way in may go: not before the new one is there.
+    release = _release(left, stray)
     for how in unit_differences(unit_state):
         differs(host.connector_data, "unit", unit, how)
+    for path in left:
+        differs(host.connector_data, "file", path, "is of no segment that is declared")
+    for port in stray:
+        differs(host.connector_data, "interface", port, f"in {links.masters[port]}, and no port of it as declared")
     if unit_state.get("UnitFileState") != "enabled":
         yield StringCommand(f"systemctl enable -- {unit}")
     elif unit_state.get("NeedDaemonReload") == "yes":
         yield StringCommand("systemctl daemon-reload")
     if unit_state.get("ActiveState") != "active":
-        yield _until_settled(unit, f"systemctl reset-failed -- {unit} 2>/dev/null; {restart}", addresses, undo)
-    elif unit_state.get("Loaded") != "yes":
-        yield _until_settled(unit, f"{STAMP} {unit} {shlex.join(loads)}; networkctl reload", addresses, undo)
+        act = f"systemctl reset-failed -- {unit} 2>/dev/null; {_removed(left)}{restart}"
+        yield _until_settled(unit, act, addresses, undo, release)
+    elif unit_state.get("Loaded") != "yes" or left:
+        act = f"{STAMP} {unit} {shlex.join(loads)}; {_removed(left)}networkctl reload"
+        yield _until_settled(unit, act, addresses, undo, release)
     else:
+        if stray:
+            yield _until_settled(unit, release, {}, undo)
         wrong = {
             bridge for bridge, wanted in addresses.items() if not wanted <= links.addresses.get(bridge, frozenset())
         }
@@ -78,10 +90,38 @@ def configured(
             yield _until_settled(unit, f"networkctl reconfigure {shlex.join(repair)}", addresses, undo)
 
 
-def _until_settled(unit: str, act: str, addresses: Mapping[str, frozenset[str]], undo: str) -> StringCommand:
-    """What networkd is told, and the wait until it has done it; its own words and the way back where it hasn't."""
+def _left_behind(
+    links: Links, loads: list[str], addresses: Mapping[str, frozenset[str]], masters: Mapping[str, str]
+) -> tuple[list[str], list[str]]:
+    """The kit's files that nothing declares any more, and ports in its bridges that are of none."""
+    stray = [port for port, bridge in links.masters.items() if bridge in addresses and port not in masters]
+    return sorted(links.own - set(loads)), sorted(stray)
+
+
+def _removed(left: list[str]) -> str:
+    return f"rm -f -- {shlex.join(left)}; " if left else ""
+
+
+def _release(left: list[str], stray: list[str]) -> str:
+    """Shell that takes away the bridges and VLANs of these files, and these ports out of their bridges."""
+    made = [name for path in left if (name := _netdev(path))]
+    acts = [f"ip link set dev {shlex.quote(port)} nomaster" for port in stray if port not in made]
+    acts += [f"{{ ! ip link show dev {name} >/dev/null 2>&1 || ip link delete dev {name}; }}" for name in made]
+    return " && ".join(acts) or "true"
+
+
+def _netdev(path: str) -> str:
+    """The interface that a file of the kit makes, shell-quoted; empty where it makes none."""
+    made = re.search(r"/2[02]-gatehouse-(.+)\.netdev$", path)
+    return shlex.quote(made[1]) if made else ""
+
+
+def _until_settled(
+    unit: str, act: str, addresses: Mapping[str, frozenset[str]], undo: str, then: str = "true"
+) -> StringCommand:
+    """What networkd is told, the wait until it is done, and `then`; its own words and the way back where it isn't."""
     return StringCommand(
-        f"{{ {act}; }} && ( {_settled(addresses)} ) || {{ rm -f {LOADED}/{unit};"
+        f"{{ {act}; }} && ( {_settled(addresses)} ) && {{ {then}; }} || {{ rm -f {LOADED}/{unit};"
         f" journalctl -u {unit} -n 15 --no-pager -o cat >&2; {undo} &&"
         f" echo 'gatehouse: {unit} did not take what is new: segments and addresses are as before' >&2; exit 1; }}"
     )

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from gatehouse.proof import expect
 from gatehouse.proof.plugin import cannot_prove
+from gatehouse.proof.probes.segment import OUTER
 from gatehouse.site import INTERNET
+from roles.networkd import ports
 from tests.compliance import egress
 from tests.compliance.field import position as host_in
 
@@ -125,6 +129,31 @@ def test_a_named_destination_is_reached_by_those_who_may(live, site, segment, de
             for address in addresses if live.place(segment).family(address)]  # fmt: skip
     if not any(told):
         cannot_prove("no single address of it can be asked")
+
+
+@SEPARATED
+@pytest.mark.check("segments.ports")
+def test_each_segment_has_its_declared_port_and_no_other(live, evidence):
+    """In each segment's bridge is the port that the site names, with its VLAN's tag, and nothing else."""
+    links = json.loads(live.run("ip", "-json", "-details", "link", "show").result["output"])
+    declared = ports(live.site, live.name)
+    found = {link["ifname"]: link for link in links if link.get("master") in declared.values()}
+    own = {name: link for name, link in found.items() if not name.startswith(OUTER)}
+    for name, link in own.items():
+        evidence({"from": "gateway", "sent": f"port {name}", "got": f"in {link['master']}"})
+    strays = [f"{name} is in {link['master']}" for name, link in own.items() if declared.get(name) != link["master"]]
+    assert not strays, f"of no segment as declared: {', '.join(strays)}"
+    tagged = {
+        f"{network.trunk}.{live.site.segments[segment].vlan}": live.site.segments[segment].vlan
+        for segment, network in live.site.gateways[live.name].networks.items()
+        if network.trunk
+    }
+    for name, vlan in tagged.items():
+        data = own.get(name, {}).get("linkinfo", {}).get("info_data", {})
+        evidence({"from": "gateway", "sent": f"tag of {name}", "got": data.get("id", "none: it is not there")})
+        assert name not in own or (data.get("id"), data.get("protocol")) == (vlan, "802.1Q"), f"{name}: {data}"
+    if missing := sorted(declared.keys() - own.keys()):
+        cannot_prove(f"{missing[0]} is not in {declared[missing[0]]}: not plugged in?")
 
 
 @NAMED_ONLY

@@ -135,6 +135,26 @@ def test_addresses_that_networkd_does_not_take_leave_those_of_before(gateway: Ga
     gateway.converge()
 
 
+def test_what_a_former_declaration_left_behind_is_planned_and_goes(gateway: Gateway) -> None:
+    folder = "/etc/systemd/network"
+    before = gateway(f"ls {folder}; ls /sys/class/net/br-guest/brif")
+    gateway(f"printf '[NetDev]\nName=br-old\nKind=bridge\n' >{folder}/20-gatehouse-br-old.netdev")
+    gateway(
+        "ip link add br-old type bridge; ip link add left type veth peer name other; ip link set left master br-guest"
+    )
+    try:
+        planned = gateway.checkout.invoke("plan", timeout=240)
+        assert (planned.status, "Segments" in planned.out) == (2, True), planned.text
+        gateway.converge()
+        assert gateway(f"ls {folder}; ls /sys/class/net/br-guest/brif") == before
+        assert gateway.ask("ip link show br-old").returncode
+        # Not the kit's own: out of the bridge, and otherwise as it was.
+        assert "left" in gateway("ip link show left")
+    finally:
+        gateway.ask("ip link delete left; ip link delete br-old")
+    gateway.stays_converged()
+
+
 def test_a_networkd_that_does_not_start_leaves_the_segments_as_they_were(gateway: Gateway, changed: Checkout) -> None:
     before = gateway(NETWORK)
     changed.edit(SITE_FILE, GUEST)
