@@ -13,6 +13,7 @@ from pyinfra.api import deploy
 from gatehouse.site import INTERNET
 from gatehouse.site.pages import FRONT, hosts
 from roles import lifecycle, nftables
+from roles.apparmor import profile
 from roles.dnsmasq import service
 from roles.nftables import ruleset
 from roles.target import Target
@@ -62,7 +63,12 @@ def configure_and_activate(target: Target) -> None:
         lifecycle.Directory("/etc/gatehouse"),
         configuration(target),
         lifecycle.template(
-            "dnsmasq", UNIT_FILE, configuration=CONFIGURATION, user=service.user, firewall=nftables.service.units[0]
+            "dnsmasq",
+            UNIT_FILE,
+            configuration=CONFIGURATION,
+            user=service.user,
+            firewall=nftables.service.units[0],
+            profile=profile(service.name),
         ),
         stamp,
     )

@@ -10,6 +10,7 @@ from gatehouse.proof.credentials import CUT_OFF
 from gatehouse.site import Program
 from gatehouse.site.alerts import topic
 from roles import rendering
+from roles.apparmor import profile
 from roles.mosquitto import service
 from roles.nftables import service as nftables
 from roles.target import Target
@@ -84,6 +85,7 @@ def configuration(target: Target) -> list[rendering.File]:
             openssl=OPENSSL,
             stamp=stamp,
             firewall=firewall,
+            profile=profile(service.name),
         ),
     ]
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from gatehouse.site import INTERNET
 from gatehouse.site.pages import OWN, Host, hosts
 from roles import rendering
+from roles.apparmor import profile
 from roles.nftables import service as nftables
 from roles.nginx import USER, service
 from roles.target import Target
@@ -121,7 +122,13 @@ def configuration(target: Target) -> list[rendering.File | rendering.Directory]:
         rendering.File(AUTHORITY, target.pki.trust_anchor),
         rendering.template("nginx", PAGE, pages=pages, gateway=target.name, site=site, own=OWN),
         rendering.template(
-            "nginx", SANDBOX, configuration=CONFIGURATION, user=USER, firewall=nftables.units[0], reloads=RELOADS
+            "nginx",
+            SANDBOX,
+            configuration=CONFIGURATION,
+            user=USER,
+            firewall=nftables.units[0],
+            reloads=RELOADS,
+            profile=profile(service.name),
         ),
         rendering.File(RELOADS, Path(__file__).with_name("reload.sh").read_bytes(), mode=0o755),
         rendering.File(PROVE, Path(__file__).with_name("prove.py").read_bytes(), mode=0o755),
