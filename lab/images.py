@@ -155,13 +155,21 @@ def need_mmdebstrap(log: Log) -> None:
 
 
 def bootstrap_command(
-    debian: str, conditions: Conditions, packages: list[str], target: str, hooks: tuple[str, ...] = ()
+    debian: str,
+    conditions: Conditions,
+    packages: list[str],
+    target: str,
+    hooks: tuple[str, ...] = (),
+    keeps: tuple[str, ...] = (),
 ) -> list[str]:
-    """The command line that makes a root file system of packages, as an archive (`-`) or in a folder."""
+    """The command line that makes a root file system of packages, as an archive (`-`) or in a folder.
+
+    `keeps` are cleaning steps of mmdebstrap(1) that are left out.
+    """
     return [
         "mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(packages)}", f"--keyring={KEYRING}",
         *(f"--aptopt={line}" for line in conditions.apt_lines()), *(f"--customize-hook={hook}" for hook in hooks),
-        CODENAMES[debian], target, *conditions.sources(debian),
+        *(f"--skip={step}" for step in keeps), CODENAMES[debian], target, *conditions.sources(debian),
     ]  # fmt: skip
 
 

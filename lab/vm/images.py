@@ -17,6 +17,8 @@ from lab.state import Log, locked
 
 KERNEL = "linux-image-cloud-amd64"
 FIELD_TOOLS = f"{TOOLS} python3-scapy"
+# Debian's installer leaves apt's lists, too; an emulated machine takes most of a minute to unpack them.
+KEEPS = ("cleanup/apt/lists",)
 SIZE = "4G"  # of the disk; the file takes what is in it
 
 GUEST = Path(__file__).with_name("guest")
@@ -64,7 +66,7 @@ def image(debian: str, log: Log, field: bool = False) -> Image:
         packages.remove("systemd-timesyncd")  # Debian allows one clock daemon, and this machine serves time
     files = build_files(debian, conditions)
     files |= {name: (GUEST / name).read_bytes() for name in ("first-boot.sh", "image.sh")}
-    digest = hashlib.sha256("\n".join([*packages, SIZE, *conditions.apt_lines()]).encode())
+    digest = hashlib.sha256("\n".join([*packages, SIZE, *KEEPS, *conditions.apt_lines()]).encode())
     for path, content in sorted(files.items()):
         digest.update(f"\n{path} {len(content)}\n".encode() + content)
     tag = f"{'field' if field else 'server'}-{debian}-{digest.hexdigest()[:12]}"
@@ -93,7 +95,7 @@ def _build(made: Image, debian: str, packages: list[str], files: dict[str, bytes
         f"chroot $1 sh -c '{' '.join(inside)}'",
         "chroot $1 sh -c 'cd /root && sh image.sh && rm image.sh first-boot.sh'",
     )
-    command = bootstrap_command(debian, detect(), packages, str(root), hooks)
+    command = bootstrap_command(debian, detect(), packages, str(root), hooks, KEEPS)
     # Its mounts end with it, however it ends: they are in a namespace of its own.
     _run(["unshare", "--mount", "--pid", "--fork", "--kill-child", *command], made)
     for kind, target in (("vmlinuz", made.kernel), ("initrd.img", made.initrd)):

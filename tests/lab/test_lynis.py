@@ -13,44 +13,13 @@ from roles.kernel.operations import wanted
 from roles.target import Target
 from tests.lab.gateways import Gateway
 from tests.lab.reviewed import reviewed
+from tests.lynis import lynis
 
 pytestmark = pytest.mark.timeout(300)
 
 # Lynis's own measure of hardening on this gateway, a container: 76 was reached. The kernel's settings belong to the
 # machine underneath there, so on another one it may be a point or two less.
 INDEX_AT_LEAST = 74
-UNPACKED = "/run/lynis"
-
-
-def lynis(gateway: Gateway) -> tuple[int, dict[str, str]]:
-    """Its index (0 to 100), and what it warns of or suggests: the test's name, with the setting where it names one.
-
-    Debian's package is unpacked in memory and not installed: nothing of it is left.
-    """
-    fetch = "apt-get -q download lynis >/dev/null 2>&1 && dpkg -x lynis_*.deb ."
-    # It compares the kernel's settings only with a profile that it has found by itself: beside it.
-    beside = "cp -r usr/sbin/lynis etc/lynis/* usr/share/lynis/"
-    gateway(f"rm -rf {UNPACKED} && mkdir {UNPACKED} && cd {UNPACKED} && {fetch} && {beside}")
-    options = "--quick --quiet --no-colors"
-    files = f"--log-file {UNPACKED}/log --report-file {UNPACKED}/report"
-    try:
-        gateway(f"cd {UNPACKED}/usr/share/lynis && sh lynis audit system {options} {files} </dev/null", timeout=180)
-        report = gateway(f"cat {UNPACKED}/report")
-    finally:
-        gateway(f"rm -rf {UNPACKED} /var/run/lynis.pid")
-    assert "finish=true" in report, report[-500:]
-    found: dict[str, str] = {}
-    for kind, said in re.findall(r"^(warning|suggestion|details)\[\]=(.*)$", report, re.MULTILINE):
-        test, what, details = said.split("|")[:3]
-        if kind == "details" and test in ("KRNL-6000", "SSH-7408"):
-            field = re.search(r"field:([^;]+);", details)
-            assert field, said
-            found[f"{test} {field[1]}"] = details
-        elif kind != "details" and test not in ("KRNL-6000", "SSH-7408"):
-            found[test] = f"{found.get(test, '')} {what} {details}".strip()
-    index = re.search(r"^hardening_index=(\d+)$", report, re.MULTILINE)
-    assert index, report[-500:]
-    return int(index[1]), found
 
 
 def underneath(gateway: Gateway, found: dict[str, str]) -> set[str]:
@@ -68,7 +37,7 @@ def underneath(gateway: Gateway, found: dict[str, str]) -> set[str]:
 
 
 def test_lynis_finds_nothing_but_what_was_reviewed(gateway: Gateway, tell: Callable[[str], None]) -> None:
-    index, found = lynis(gateway)
+    index, found = lynis(lambda command, patience: gateway(command, timeout=patience))
     left = found.keys() - underneath(gateway, found) - reviewed("lynis").keys()
     assert not left, {name: found[name] for name in sorted(left)}
     tell(f"Lynis, on the lab's gateway (a container, not the virtual machine): hardening index {index}")

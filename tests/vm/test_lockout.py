@@ -10,6 +10,7 @@ import pytest
 
 from commands import labs
 from lab.vm import manage
+from roles import nftables
 from tests.checkout import Checkout, copied
 from tests.lab.gateways import PENDING, wait
 from tests.vm.machines import GATEWAY, SITE, Machines
@@ -60,7 +61,7 @@ def test_a_power_cut_in_the_middle_of_a_change_of_the_trunk_brings_the_old_state
     assert hardened(GATEWAY, f"ls {PENDING}").split() == []
     is_as_before(hardened, rules)
     # Never open: the rules were there before the first segment was.
-    when = "systemctl show -P ActiveEnterTimestampMonotonic nftables.service systemd-networkd.service"
+    when = f"systemctl show -P ActiveEnterTimestampMonotonic {nftables.service.units[0]} systemd-networkd.service"
     firewall, network = [int(line) for line in hardened(GATEWAY, when).split()]
     assert 0 < firewall < network
 

@@ -1,0 +1,60 @@
+"""AppArmor on a kernel that has it: what faces a network is held to its profile, and the proof knows when it is not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from gatehouse.proof import results
+from roles.apparmor import CONFINED, FOLDER, profile
+from tests.vm.machines import GATEWAY, SITE, Machines
+
+pytestmark = pytest.mark.timeout(3600)
+
+BROKER = CONFINED["mosquitto"]
+PROFILE = f"{FOLDER}/{profile('mosquitto')}"
+
+
+def said(machines: Machines, reports: Path) -> tuple[str, str | None]:
+    """The verdict on `host.apparmor` now, and its reason."""
+    machines.asked(reports, "confinement")
+    (check,) = results.read(reports / SITE / "latest" / "results.json").checks
+    assert check.id == "host.apparmor"
+    return check.verdict, check.reason
+
+
+def test_what_faces_a_network_is_held_to_its_profile_and_does_its_work(hardened: Machines, tmp_path: Path) -> None:
+    assert said(hardened, tmp_path) == ("proven", None)
+    denied = hardened(GATEWAY, "dmesg | grep 'apparmor=\"DENIED\"' || true")
+    assert 'profile="gatehouse-' not in denied
+
+
+def test_a_profile_that_only_complains_is_seen(hardened: Machines, tmp_path: Path) -> None:
+    hardened(GATEWAY, f"apparmor_parser --replace --Complain {PROFILE}")
+    try:
+        assert said(hardened, tmp_path) == ("failed", f"{profile('mosquitto')} is not enforced")
+    finally:
+        hardened(GATEWAY, f"apparmor_parser --replace {PROFILE}")
+    assert said(hardened, tmp_path)[0] == "proven"
+
+
+def test_a_broker_that_runs_without_its_profile_is_seen(hardened: Machines, tmp_path: Path) -> None:
+    drop_in = f"/run/systemd/system/{BROKER}.d/99-loose.conf"
+    loose = f"mkdir -p $(dirname {drop_in}) && printf '[Service]\\nAppArmorProfile=unconfined\\n' >{drop_in}"
+    restart = f"systemctl daemon-reload && systemctl restart {BROKER}"
+    hardened(GATEWAY, f"{loose} && {restart}")
+    try:
+        verdict, reason = said(hardened, tmp_path)
+    finally:
+        hardened(GATEWAY, f"rm -f {drop_in}; {restart}")
+    assert (verdict, reason) == ("failed", f"{BROKER}: unconfined, not {profile('mosquitto')} (enforce)")
+    assert said(hardened, tmp_path)[0] == "proven"
+
+
+def test_the_kernel_refuses_a_program_what_its_profile_does_not_name(hardened: Machines) -> None:
+    command = "/usr/sbin/mosquitto -c /etc/gatehouse/dnsmasq.conf 2>&1 || true"
+    # root reads that file, and the broker finds that it is none of its own; held to its profile it can't open it.
+    assert "Unknown configuration variable" in hardened(GATEWAY, command)
+    held = hardened(GATEWAY, f"aa-exec -p {profile('mosquitto')} -- {command}")
+    assert "Unable to open config file" in held

@@ -1,0 +1,21 @@
+"""What Lynis finds on the gateway that has a kernel of its own. Emulated it takes a quarter of an hour: on request."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.lab.reviewed import reviewed
+from tests.lynis import lynis
+from tests.vm.machines import GATEWAY, Machines
+
+pytestmark = pytest.mark.timeout(5400)
+
+INDEX_AT_LEAST = 85
+
+
+def test_lynis_finds_nothing_but_what_was_reviewed(hardened: Machines) -> None:
+    index, found = lynis(lambda command, patience: hardened(GATEWAY, command, timeout=patience), patience=3600)
+    print(f"Lynis, on the lab's virtual machine: hardening index {index}")
+    left = found.keys() - reviewed("lynis").keys()
+    assert not left, {name: found[name] for name in sorted(left)}
+    assert index >= INDEX_AT_LEAST, found
