@@ -6,7 +6,7 @@ import shlex
 from pathlib import Path
 
 from lab.sabotage import broker_logins, broker_rights
-from lab.sabotage.broker_effects import NEED_THE_BROKER, NOT_THE_BROKER
+from lab.sabotage.broker_effects import FOR_PROGRAMS_TOO, NEED_THE_BROKER, NOT_THE_BROKER
 from lab.sabotage.model import Sabotage
 
 _IMPOSTOR = shlex.quote(Path(__file__).with_name("impostor.py").read_text())
@@ -154,7 +154,6 @@ SABOTAGES = (
             "dashboards.live-data": "so nothing new is shown",
             "psk.*": "nor has a device with a key a name",
         },
-        apart_from=NEED_THE_BROKER,
     ),
     Sabotage(
         name="names-believed",
@@ -169,27 +168,12 @@ SABOTAGES = (
             "dashboards.live-data": "so nothing new is shown",
             "psk.*": "the same where keys are shown",
         },
-        apart_from=NEED_THE_BROKER,
     ),
     Sabotage(
         name="no-revocation",
         title="The broker does not look at the list of revoked devices",
         breaks="broker '/^crlfile/d'",
         catches=("broker.refuses-revoked", "broker.revocation-list"),
-    ),
-    Sabotage(
-        name="broken-revocation-list",
-        title="The list of revoked devices is broken when the broker reads it again: it goes on without",
-        breaks="""
-            printf 'none\\n' >$CREDENTIALS/crl.pem
-            systemctl reload mosquitto.service
-        """,
-        catches=("broker.refuses-revoked", "broker.revocation-list"),
-        may={
-            "intake.*": "sessions that were there have no rights any more, until they are begun anew",
-            "dashboards.live-data": "so nothing new is shown",
-        },
-        apart_from=NEED_THE_BROKER,
     ),
     Sabotage(
         name="weak-tls",
@@ -219,4 +203,33 @@ SABOTAGES = (
     ),
     *broker_rights.SABOTAGES,
     *broker_logins.SABOTAGES,
+    # The broker does not start with what these leave, so nothing may start it again after them.
+    Sabotage(
+        name="broken-revocation-list",
+        title="The list of revoked devices is broken when the broker reads it again: it goes on without",
+        breaks="""
+            printf 'none\\n' >$CREDENTIALS/crl.pem
+            systemctl reload mosquitto.service
+        """,
+        catches=("broker.refuses-revoked", "broker.revocation-list"),
+        may={
+            "intake.*": "sessions that were there have no rights any more, until they are begun anew",
+            "dashboards.live-data": "so nothing new is shown",
+        },
+        apart_from=("broken-rights",),
+    ),
+    Sabotage(
+        name="broken-rights",
+        title="The access rules are broken when the broker reads them again: everybody may do everything",
+        breaks="rights 'nonsense'",
+        catches=("broker.denies-{others-telemetry,own-commands,others-commands}",),
+        may={
+            "broker.{denies-*,identity-from-certificate,delivers}": "how much is open then is the broker's affair",
+            "quarantine.broker": "nor is anybody in quarantine then",
+            "psk.*": "a broker that can't read its rules lets no keys in",
+            **FOR_PROGRAMS_TOO,
+        },
+        # everybody may ask for a certificate, whether there is a rule or not
+        apart_from=("no-requests",),
+    ),
 )

@@ -16,7 +16,7 @@ NOT_THE_BROKER = {
     "dashboards.live-data": "so nothing new is shown",
 }
 FOR_PROGRAMS_TOO = {"{programs,psk}.confined": "these rules are for every name, a program's or a key's too"}
-# Other sabotages of the broker itself: they would be hidden where it does not run, or lets everybody in.
+# Sabotages of the broker itself: they would be hidden where it does not run, and some would start it again.
 OTHERS = ("plain-*", "broker-*", "broken-*", "no-broker", "no-revocation", "no-rights", "impostor*", "anybody")
 NEED_THE_BROKER = (
     *OTHERS,
@@ -44,16 +44,4 @@ NEED_THE_BROKER = (
     "requests-of-others",
     "answers-to-others",
     "no-requests",
-)
-RIGHTS = (
-    *(
-        "*-rights",
-        "telemetry-of-others",
-        "commands-to-others",
-        "listening-in",
-        "nothing-delivered",
-        "program-*",
-        "device-*",
-    ),
-    *("requests-of-others", "answers-to-others", "no-requests"),
 )

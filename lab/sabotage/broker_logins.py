@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from lab.sabotage.broker_effects import NEED_THE_BROKER
 from lab.sabotage.model import Sabotage
 
 SABOTAGES = (
@@ -15,7 +14,6 @@ SABOTAGES = (
         """,
         catches=("programs.accepts-password",),
         may={"programs.{refuses-*,confined}": "their own success is gone"},
-        apart_from=NEED_THE_BROKER,
     ),
     Sabotage(
         name="any-password",
@@ -23,7 +21,8 @@ SABOTAGES = (
         breaks="broker '/^password_file/d; s/^allow_anonymous false/allow_anonymous true/'",
         catches=("programs.refuses-{wrong-password,empty-password,no-password,another-name,default}",),
         may={"programs.confined": "who says its name ends its session"},
-        apart_from=NEED_THE_BROKER,
+        # both let clients in without a name, and so does an id of their own choice
+        apart_from=("no-name-needed", "take-over"),
     ),
     Sabotage(
         name="broker-default-password",
@@ -36,21 +35,20 @@ SABOTAGES = (
             sleep 1
         """,
         catches=("programs.refuses-default",),
-        apart_from=NEED_THE_BROKER,
     ),
     Sabotage(
         name="no-name-needed",
         title="Programs need neither name nor password",
         breaks="broker 's/^allow_anonymous false/allow_anonymous true/; 0,/^use_username_as_clientid true/{//d}'",
         catches=("programs.refuses-no-name",),
-        apart_from=NEED_THE_BROKER,
+        # both let clients in without a name, and so does an id of their own choice
+        apart_from=("any-password", "take-over"),
     ),
     Sabotage(
         name="program-everywhere",
         title="A program may read and write everything",
         breaks="rights 'user program.gatehouse_probe'; rights 'topic readwrite #'",
         catches=("programs.confined",),
-        apart_from=NEED_THE_BROKER,
     ),
     Sabotage(
         name="forgotten-key",
@@ -61,7 +59,6 @@ SABOTAGES = (
         """,
         catches=("psk.accepts-key",),
         may={"psk.*": "their own success is gone"},
-        apart_from=NEED_THE_BROKER,
     ),
     Sabotage(
         name="known-key",
@@ -72,7 +69,6 @@ SABOTAGES = (
         """,
         catches=("psk.refuses-wrong-key",),
         may={"psk.*": "the right key is good no more"},
-        apart_from=NEED_THE_BROKER,
     ),
     Sabotage(
         name="key-for-nobody",
@@ -82,14 +78,12 @@ SABOTAGES = (
             systemctl reload mosquitto.service
         """,
         catches=("psk.refuses-unknown-name",),
-        apart_from=NEED_THE_BROKER,
     ),
     Sabotage(
         name="device-everywhere",
         title="A device with a key may read and write everything",
         breaks="rights 'user gatehouse-probe-psk'; rights 'topic readwrite #'",
         catches=("psk.confined",),
-        apart_from=NEED_THE_BROKER,
     ),
     Sabotage(
         name="no-forward-secrecy",
@@ -98,7 +92,6 @@ SABOTAGES = (
             broker '/^listener 8884/,/^$/s/^tls_version .*/tls_version tlsv1.2\\nciphers PSK-AES256-GCM-SHA384/'
         """,
         catches=("psk.forward-secrecy",),
-        apart_from=NEED_THE_BROKER,
     ),
     Sabotage(
         name="key-instead-of-certificate",
@@ -113,6 +106,5 @@ SABOTAGES = (
             "{broker,quarantine,intake}.*": "who has a certificate is not let in",
             "keys.known": "no certificate is shown",
         },
-        apart_from=NEED_THE_BROKER,
     ),
 )

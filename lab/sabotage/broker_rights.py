@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lab.sabotage.broker_effects import FOR_PROGRAMS_TOO, NEED_THE_BROKER, RIGHTS
+from lab.sabotage.broker_effects import FOR_PROGRAMS_TOO
 from lab.sabotage.model import Sabotage
 
 SABOTAGES = (
@@ -17,20 +17,8 @@ SABOTAGES = (
             "quarantine.broker",
         ),
         may=FOR_PROGRAMS_TOO,
-        apart_from=RIGHTS,
-    ),
-    Sabotage(
-        name="broken-rights",
-        title="The access rules are broken when the broker reads them again: everybody may do everything",
-        breaks="rights 'nonsense'",
-        catches=("broker.denies-{others-telemetry,own-commands,others-commands}",),
-        may={
-            "broker.{denies-*,identity-from-certificate,delivers}": "how much is open then is the broker's affair",
-            "quarantine.broker": "nor is anybody in quarantine then",
-            "psk.*": "a broker that can't read its rules lets no keys in",
-            **FOR_PROGRAMS_TOO,
-        },
-        apart_from=NEED_THE_BROKER,
+        # without rules nobody misses one
+        apart_from=("no-requests",),
     ),
     Sabotage(
         name="telemetry-of-others",
@@ -92,7 +80,6 @@ SABOTAGES = (
         """,
         catches=("broker.takes-requests",),
         may={"broker.denies-others-requests": "its own success is gone"},
-        apart_from=RIGHTS,
     ),
     Sabotage(
         name="nothing-delivered",
@@ -108,6 +95,7 @@ SABOTAGES = (
             "dashboards.live-data": "so nothing new is shown",
             "psk.confined": "a device with a key publishes by the same rule",
         },
-        apart_from=RIGHTS,
+        # a device in quarantine could publish by the same rule, too
+        apart_from=("quarantine-heard",),
     ),
 )

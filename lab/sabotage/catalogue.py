@@ -54,7 +54,7 @@ _ALL: tuple[Sabotage, ...] = (
     *egress.SABOTAGES,
     *network.SABOTAGES,
     *remote.SABOTAGES,
-    # Last: what is changed in the firewall's sets is gone when it is loaded anew.
+    # Last: what is undone when the broker starts again.
     *identities.SABOTAGES,
 )
 
@@ -87,8 +87,14 @@ def _of_datagrams(sabotage: Sabotage) -> Sabotage:
     return sabotage
 
 
+def _in_the_kernel(sabotage: Sabotage) -> bool:
+    """Whether the kernel's table is changed, which is undone when the ruleset on disk is loaded anew."""
+    return "nft " in sabotage.breaks
+
+
 SABOTAGES = tuple(
-    _of_datagrams(_without_sessions(_without_listeners(_through_the_tunnel(sabotage)))) for sabotage in _ALL
+    _of_datagrams(_without_sessions(_without_listeners(_through_the_tunnel(sabotage))))
+    for sabotage in sorted(_ALL, key=_in_the_kernel)
 )
 
 # Checks that no sabotage can make fail on a lab of containers, each with the reason.

@@ -10,7 +10,7 @@ _NEED_IT = (
     "default-password",
     "empty-password",
     "intake-*",
-    "dashboards-*",
+    "dashboards-write",
     "endless-retention",
     "rpc-*",
 )

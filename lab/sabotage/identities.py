@@ -167,27 +167,6 @@ SABOTAGES = (
         apart_from=_BROKERS,
     ),
     Sabotage(
-        name="stranger-connected",
-        title="Somebody who had the devices authority's key is connected as a device that nobody enrolled",
-        breaks=f"""
-            umask 077
-            mkdir -p /run/sabotage-ca
-            trap 'rm -f /run/sabotage-ca/key /run/sabotage-ca/ghost' EXIT
-            cat >/run/sabotage-ca/key
-            openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out /run/sabotage-ca/ghost
-            openssl req -new -key /run/sabotage-ca/ghost -subj /CN=ghost-01 -out /run/sabotage-ca/csr
-            printf 'extendedKeyUsage = clientAuth\\n' >/run/sabotage-ca/extensions
-            openssl x509 -req -in /run/sabotage-ca/csr -days 1 -CA $CREDENTIALS/ca.crt -CAkey /run/sabotage-ca/key \\
-                -set_serial 4712 -extfile /run/sabotage-ca/extensions -out /run/sabotage-ca/crt 2>/dev/null
-            stray ghost '{_GHOST}' $gw4_iot
-        """,
-        reads="pki/devices/key",
-        catches=("broker.sessions",),
-        ends="gone ghost; rm -rf /run/sabotage-ca",
-        # whatever restarts the broker ends the session
-        apart_from=("*",),
-    ),
-    Sabotage(
         name="authority-in-disguise",
         title="Somebody left the key of the authority that makes devices' certificates in a file that is no PEM",
         breaks="(umask 077; openssl pkey -outform DER -out /var/lib/misc/backup.bin)",
@@ -305,6 +284,27 @@ SABOTAGES = (
         title="A newer list lies on the gateway, and the broker was never told",
         breaks="printf '\\n' >>$CREDENTIALS/crl.pem",
         catches=("broker.revocation-list",),
+        apart_from=_BROKERS,
+    ),
+    # Whatever starts the broker again ends the session, so it is the last of all.
+    Sabotage(
+        name="stranger-connected",
+        title="Somebody who had the devices authority's key is connected as a device that nobody enrolled",
+        breaks=f"""
+            umask 077
+            mkdir -p /run/sabotage-ca
+            trap 'rm -f /run/sabotage-ca/key /run/sabotage-ca/ghost' EXIT
+            cat >/run/sabotage-ca/key
+            openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out /run/sabotage-ca/ghost
+            openssl req -new -key /run/sabotage-ca/ghost -subj /CN=ghost-01 -out /run/sabotage-ca/csr
+            printf 'extendedKeyUsage = clientAuth\\n' >/run/sabotage-ca/extensions
+            openssl x509 -req -in /run/sabotage-ca/csr -days 1 -CA $CREDENTIALS/ca.crt -CAkey /run/sabotage-ca/key \\
+                -set_serial 4712 -extfile /run/sabotage-ca/extensions -out /run/sabotage-ca/crt 2>/dev/null
+            stray ghost '{_GHOST}' $gw4_iot
+        """,
+        reads="pki/devices/key",
+        catches=("broker.sessions",),
+        ends="gone ghost; rm -rf /run/sabotage-ca",
         apart_from=_BROKERS,
     ),
 )

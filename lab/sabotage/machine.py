@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from lab.sabotage.model import Sabotage
 
+# These have the broker read its files again, after those here.
+_BROKER_AGAIN = ("*-revocation-list", "quarantine-heard", "served-for-ten-years", "another-server-key")
+
 SABOTAGES = (
     Sabotage(
         name="ssh-passwords",
@@ -152,6 +155,7 @@ SABOTAGES = (
         title="The broker's private key belongs to a user who has no business with it",
         breaks="chown games:games $CREDENTIALS/server.key",
         catches=("keys.owners",),
+        apart_from=_BROKER_AGAIN,
     ),
     Sabotage(
         name="authority-on-the-gateway",
@@ -202,5 +206,12 @@ SABOTAGES = (
             "dashboards.tells-nobody": "nothing keeps the dashboards from talking to others",
             "host.limits": "the limits of some go with it",
         },
+        apart_from=(
+            *_BROKER_AGAIN,
+            "lists-without-names",
+            "no-advertisement",
+            "handed-out-wrongly",
+            "own-name-everywhere",
+        ),
     ),
 )

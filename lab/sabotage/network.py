@@ -115,6 +115,8 @@ SABOTAGES = (
             "scan.other-addresses-from-{iot,management,guest,internal,internet}",
         ),
         may={"remote.*": "they answer in the tunnel, too"},
+        # where names are what is let in, and nobody answers for them
+        apart_from=("no-names",),
     ),
     Sabotage(
         name="pings-everywhere",
@@ -173,6 +175,7 @@ SABOTAGES = (
             "ssh.algorithms": "they are asked for from the management segment",
             "segments.hosts-agree-in-management": "neither reaches it, or one does",
         },
+        apart_from=("ssh-for-all", "any-address"),
     ),
     Sabotage(
         name="friends",

@@ -23,6 +23,7 @@ SABOTAGES = (
         breaks="firewall '/comment \"tunnel(: | to management)/d'",
         catches=("remote.reaches-management",),
         may={"remote.reaches-nothing-else": "nothing at all is reached"},
+        apart_from=("forward-all",),
     ),
     Sabotage(
         name="tunnel-for-all",

@@ -198,6 +198,7 @@ SABOTAGES = (
             "unknown-key",
             "authority-on-the-gateway",
             "no-challenge",
+            "no-names",
         ),
     ),
     Sabotage(
@@ -206,7 +207,8 @@ SABOTAGES = (
         breaks="chmod 0600 $WEB/certificates/*/key.pem",
         catches=("web.served",),
         may={"web.renewal": "what is installed is not as it has to be"},
-        apart_from=("no-front", "front-with-own-certificate", "no-hook", "front-*"),
+        # whatever starts nginx again finds the key so
+        apart_from=("no-front", "no-hook", "front-*", "updates-*"),
     ),
     Sabotage(
         name="no-challenge",
@@ -217,7 +219,7 @@ SABOTAGES = (
             "scan.tcp-from-internet": "a declared port is closed",
             "gateway.connections": "the suite's own rehearsal of a renewal waits for the CA meanwhile",
         },
-        apart_from=("no-hook",),
+        apart_from=("no-hook", "front-for-all"),
     ),
     Sabotage(
         name="no-renewal",

@@ -16,7 +16,7 @@ from lab.sabotage import bench, run
 from lab.sabotage.catalogue import OUT_OF_REACH, SABOTAGES
 from lab.sabotage.judge import changed, judged
 from lab.sabotage.model import Sabotage, expanded, matching
-from lab.sabotage.rounds import one_by_one, packed
+from lab.sabotage.rounds import packed
 from lab.sabotage.surroundings import preamble
 from roles.base.version import ROOT
 
@@ -148,7 +148,45 @@ def test_rounds_hold_every_sabotage_once_and_only_such_as_can_be_told_apart() ->
         assert matching(one.expected, known).isdisjoint(matching((*other.expected, *other.tolerated), known))
         assert not matching(one.apart_from, [other.name])
     assert rounds == packed(SABOTAGES, known)
-    assert len(rounds) < len(one_by_one(SABOTAGES)) / 3
+
+
+def test_the_rounds_are_few(identities: list[str]) -> None:
+    assert len(packed(SABOTAGES, identities)) < len(SABOTAGES) / 12
+
+
+def test_one_that_keeps_apart_from_one_more_moves_few_others() -> None:
+    several = [broken(f"s{n}", f"c.{n % 6}") for n in range(60)]
+    known = [f"c.{n}" for n in range(6)]
+    before = packed(several, known)
+    other = next(s.name for made in before for s in made if "s0" in [each.name for each in made] and s.name != "s0")
+    after = packed([dataclasses.replace(s, apart_from=(other,)) if s.name == "s0" else s for s in several], known)
+    pairs = [{frozenset((a.name, b.name)) for made in rounds for a, b in itertools.combinations(made, 2)}
+             for rounds in (before, after)]  # fmt: skip
+    assert frozenset(("s0", other)) not in pairs[1]
+    assert len(pairs[1] - pairs[0]) < len(pairs[0]) / 4
+
+
+def test_nobody_loads_the_firewall_anew_whose_table_was_changed() -> None:
+    loads = [n for n, s in enumerate(SABOTAGES) if re.search(r"^\s*(firewall|admit) ", s.breaks, re.MULTILINE)]
+    changes = [n for n, s in enumerate(SABOTAGES) if "nft " in s.breaks]
+    assert len(loads) > 20 and len(changes) > 5
+    assert max(loads) < min(changes)
+
+
+def test_nobody_starts_the_broker_again_that_would_not_start_or_whose_state_was_to_be_seen(
+    identities: list[str],
+) -> None:
+    order = [sabotage.name for sabotage in SABOTAGES]
+    starts = {s.name for s in SABOTAGES if re.search(r"^\s*broker |restart mosquitto", s.breaks, re.MULTILINE)}
+    reads = {s.name for s in SABOTAGES if re.search(r"^\s*rights |reload mosquitto", s.breaks, re.MULTILINE)}
+    assert len(starts) > 10 and len(reads) > 10
+    for made in packed(SABOTAGES, identities):
+        for one, other in itertools.combinations([sabotage.name for sabotage in made], 2):
+            assert order.index(one) < order.index(other)
+            if one.startswith("broken-") or one in ("no-broker", "stranger-connected", "key-of-another"):
+                assert other not in starts, (one, other)
+            if one in ("no-broker", "stale-revocation-list", "revocation-list-not-read", "key-of-another"):
+                assert other not in reads, (one, other)
 
 
 # judgement
