@@ -32,7 +32,16 @@ SABOTAGES = (
         """,
         catches=(f"gateway.coap.coaps-from-{_HERE}",),
         may={f"scan.udp-from-{_HERE}": "what answers is open to a scan, too"},
-        apart_from=("no-coap", "coap-of-a-stranger"),
+        # it is made when the endpoint has its broker again
+        apart_from=(
+            "no-coap",
+            "coap-of-a-stranger",
+            "no-broker",
+            "impostor*",
+            "anybody",
+            "names-believed",
+            "key-instead-of-certificate",
+        ),
     ),
     Sabotage(
         name="coap-of-a-stranger",

@@ -189,6 +189,15 @@ def test_nobody_starts_the_broker_again_that_would_not_start_or_whose_state_was_
                 assert other not in reads, (one, other)
 
 
+def test_nobody_waits_for_the_coap_endpoint_to_have_its_broker_where_that_takes_nobody(identities: list[str]) -> None:
+    waits = {s.name for s in SABOTAGES if re.search(r"^\s*coap ", s.breaks, re.MULTILINE)}
+    alone = {"no-broker", "impostor", "anybody", "names-believed", "key-instead-of-certificate"}
+    assert len(waits) > 5
+    for made in packed(SABOTAGES, identities):
+        names = {sabotage.name for sabotage in made}
+        assert not (names & waits and names & alone), names & (waits | alone)
+
+
 # judgement
 
 
