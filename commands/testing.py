@@ -11,9 +11,8 @@ from commands import common
 from commands.common import told
 from deploy.inventory import ROOT
 
-# The tiers, and what pytest is told for each. Units share nothing: every core has a part of them. The sabotages take
-# long, and so do virtual machines where they are emulated: both are made where they are asked for.
-SABOTAGE = "tests/lab/test_sabotage.py"
+# The tiers, and what pytest is told for each. Units share nothing: every core has a part of them.
+SABOTAGE, LYNIS = "tests/lab/test_sabotage.py", "tests/vm/test_lynis.py"
 TIERS = {
     "unit": ("tests/unit", "-n", "auto", "--dist", "loadfile"),
     # From here on real programs run: a test that fails is made once more, and both results are told.
@@ -21,11 +20,13 @@ TIERS = {
     "device": ("tests/device", "--reruns", "1"),
     # Two labs at a time (tests/lab/conftest.py).
     "lab": ("tests/lab", "-n", "2", "--dist", "loadfile", "--reruns", "1"),
+    # Alone: emulated, the machines need both cores.
+    "vm": ("tests/vm", f"--ignore={LYNIS}", "--reruns", "1"),
     "sabotage": (SABOTAGE,),
-    "vm": ("tests/vm",),
+    "vm-lynis": (LYNIS,),
 }
-# The sabotages are a part of the lab's tests.
-ON_REQUEST = ("sabotage", "vm")
+# The sabotages are a part of the lab's tests; Lynis takes an emulated machine a quarter of an hour.
+ON_REQUEST = ("sabotage", "vm-lynis")
 
 
 @task(help={"tier": f"only this tier: style, {', '.join(TIERS)}", "k": "only tests whose names match (pytest -k)"})
