@@ -24,6 +24,7 @@ from lab.sabotage.model import Sabotage, matching
 
 _TUNNEL = "remote.reaches-nothing-else"
 _HEARD = "alerts.delivers"
+_SHOWN = "dashboards.live-data"
 _TICKETS = "tls.tickets-of-broker"
 
 
@@ -39,6 +40,14 @@ def _with_posts(sabotage: Sabotage, posts: str) -> Sabotage:
     if not matching((*sabotage.expected, *sabotage.tolerated), ("intake.stores", "intake.refuses-tampered")):
         return sabotage
     return replace(sabotage, may={**sabotage.may, posts: "what is posted by CoAP goes the same way"})
+
+
+def _with_what_is_shown(sabotage: Sabotage) -> Sabotage:
+    """What is not stored is not shown."""
+    stored = matching((*sabotage.expected, *sabotage.tolerated), ("intake.stores",))
+    if not stored or matching(sabotage.catches, (_SHOWN,)):
+        return sabotage
+    return replace(sabotage, may={**sabotage.may, _SHOWN: "so nothing new is shown"})
 
 
 _ALL: tuple[Sabotage, ...] = (
@@ -93,7 +102,7 @@ def _in_the_kernel(sabotage: Sabotage) -> bool:
 
 
 SABOTAGES = tuple(
-    _of_datagrams(_without_sessions(_without_listeners(_through_the_tunnel(sabotage))))
+    _with_what_is_shown(_of_datagrams(_without_sessions(_without_listeners(_through_the_tunnel(sabotage)))))
     for sabotage in sorted(_ALL, key=_in_the_kernel)
 )
 
