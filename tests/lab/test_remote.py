@@ -18,8 +18,8 @@ COME = f"""
 set -eu
 cat >/run/phone.given
 ip netns add phone
-ip link add phone0 type veth peer name eth0 netns phone
-ip link set phone0 master {BRIDGE} up
+ip link add pr-phone type veth peer name eth0 netns phone
+ip link set pr-phone master {BRIDGE} up
 ip -n phone address add 198.51.100.77/24 dev eth0
 for each in lo eth0; do ip -n phone link set $each up; done
 ip -n phone link add wg-phone type wireguard 2>/dev/null || ip netns exec phone wireguard-go wg-phone
@@ -30,7 +30,7 @@ ip -n phone address add $(sed -n 's/^Address = //p' /run/phone.given) dev wg-pho
 ip -n phone link set wg-phone mtu 1420 up
 ip -n phone route add $(sed -n 's/^AllowedIPs = //p' /run/phone.given) dev wg-phone
 """
-GO = "ip -n phone link delete wg-phone; ip link delete phone0; ip netns delete phone; rm -f /run/phone.*; true"
+GO = "ip -n phone link delete wg-phone; ip link delete pr-phone; ip netns delete phone; rm -f /run/phone.*; true"
 TRIES_SSH = "ip netns exec phone timeout 6 bash -c 'exec 3<>/dev/tcp/10.10.20.1/22 && head -c 7 <&3'"
 
 
