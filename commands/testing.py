@@ -20,13 +20,13 @@ TIERS = {
     "device": ("tests/device", "--reruns", "1"),
     # Two labs at a time (tests/lab/conftest.py).
     "lab": ("tests/lab", "-n", "2", "--dist", "loadfile", "--reruns", "1"),
-    # Alone: emulated, the machines need both cores.
-    "vm": ("tests/vm", f"--ignore={LYNIS}", "--reruns", "1"),
     "sabotage": (SABOTAGE,),
+    # Emulated, the machines need both cores for themselves.
+    "vm": ("tests/vm", f"--ignore={LYNIS}", "--reruns", "1"),
     "vm-lynis": (LYNIS,),
 }
-# The sabotages are a part of the lab's tests; Lynis takes an emulated machine a quarter of an hour.
-ON_REQUEST = ("sabotage", "vm-lynis")
+# The sabotages are a part of the lab's tests. Virtual machines take long where they are emulated.
+ON_REQUEST = ("sabotage", "vm", "vm-lynis")
 
 
 @task(help={"tier": f"only this tier: style, {', '.join(TIERS)}", "k": "only tests whose names match (pytest -k)"})

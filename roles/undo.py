@@ -99,11 +99,14 @@ def _arm(change: str, saves: list[str], restore: str, seconds: int) -> str:
             "#!/bin/sh",
             f"# Undoes the change '{change}' that nobody confirmed.",
             f"logger -t gatehouse -p auth.warning 'change {change} was not confirmed: undoing it'",
-            *(f"rm -rf -- {shlex.quote(path)}" for path in saves),
+            "# What is as it was is never away meanwhile: at start udev names interfaces by what lies there.",
             f"tar -xpf {archive} -C / || exit 1",
+            f"tar -tf {archive} | sed 's,/*$,,; s,^/*,/,' | LC_ALL=C sort > {archive}.list",
+            f"find {shlex.join(saves)} 2>/dev/null | LC_ALL=C sort | LC_ALL=C comm -23 - {archive}.list"
+            ' | while IFS= read -r each; do rm -rf -- "$each"; done',
             "# At start the services have not read anything yet, and none of them may be waited for.",
             f'[ "${{1:-}}" = at-start ] || {{ {restore}; }}',
-            f"rm -f -- {script} {archive}",
+            f"rm -f -- {script} {archive} {archive}.list",
             "",
         ]
     )
