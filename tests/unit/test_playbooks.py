@@ -42,7 +42,7 @@ RUN = {
     "data.erase --device": (f"{LAB}/test_database.py", 'invoke("data.erase", "--device"'),
     "devices": (f"{LAB}/test_devices.py", 'invoke("devices", "--json")'),
     "drift": (f"{LAB}/test_audit.py", 'invoke("drift"'),
-    "harden": ("tests/vm/conftest.py", 'invoke("harden", "--site", SITE'),
+    "harden": ("tests/vm/test_lynis.py", 'invoke("harden", "--site", SITE'),
     "incident --device": (f"{LAB}/test_devices.py", 'invoke("incident", "--device"'),
     "quarantine --name": (f"{LAB}/test_intake.py", 'invoke("quarantine", "--name"'),
     "refused": (f"{LAB}/test_devices.py", 'invoke("refused", "--json")'),
