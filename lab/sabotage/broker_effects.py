@@ -13,7 +13,6 @@ NOT_THE_BROKER = {
     "gateway.mosquitto.psk-from-*": "nothing answers devices with a key",
     "scan.tcp-from-{iot,internal}": "a declared port is closed",
     "intake.*": "the intake has no broker that it trusts",
-    "dashboards.live-data": "so nothing new is shown",
 }
 FOR_PROGRAMS_TOO = {"{programs,psk}.confined": "these rules are for every name, a program's or a key's too"}
 # Sabotages of the broker itself: they would be hidden where it does not run, and some would start it again.
