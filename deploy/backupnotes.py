@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from deploy.inventory import STATE
+from deploy.inventory import state_of
 from gatehouse.errors import GatehouseError
 from gatehouse.identity.files import write_private
 from gatehouse.site import Site
@@ -68,4 +68,4 @@ def last(site: Site, gateway: str) -> Note | None:
 
 
 def _path(site: Site, gateway: str) -> Path:
-    return (site.state or STATE / site.name) / f"backup-{gateway}.json"
+    return state_of(site) / f"backup-{gateway}.json"

@@ -100,8 +100,13 @@ def _known_by(site: Site) -> str:
     return f"{site.ssh.user} {hashlib.sha256(pinned.read_bytes()).hexdigest() if pinned.exists() else 'nothing pinned'}"
 
 
+def state_of(site: Site) -> Path:
+    """The folder of what this machine remembers of a site's gateways."""
+    return site.state or STATE / site.name
+
+
 def _marker(site: Site, gateway: str) -> Path:
-    return (site.state or STATE / site.name) / f"{gateway}.hardened"
+    return state_of(site) / f"{gateway}.hardened"
 
 
 def _logs_in(user: str, data: dict[str, Any]) -> bool:

@@ -26,11 +26,6 @@ def lynis(ask: Ask, patience: float = 180) -> tuple[int, dict[str, str]]:
         report = ask(f"cat {UNPACKED}/report", 60)
     finally:
         ask(f"rm -rf {UNPACKED} /var/run/lynis.pid", 60)
-    return read(report)
-
-
-def read(report: str) -> tuple[int, dict[str, str]]:
-    """The same of a report that it wrote."""
     assert "finish=true" in report, report[-500:]
     found: dict[str, str] = {}
     for kind, said in re.findall(r"^(warning|suggestion|details)\[\]=(.*)$", report, re.MULTILINE):

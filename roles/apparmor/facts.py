@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 from pyinfra.api import FactBase
 
@@ -37,14 +35,6 @@ class Confinement(FactBase[State]):
     def command(self) -> str:
         """A few processes at most."""
         return SHELL
-
-    def together(self, asked: Iterable[dict[str, Any]]) -> str:
-        """The same for all who ask."""
-        return self.command()
-
-    def part(self, output: list[str]) -> list[str]:
-        """All of it."""
-        return output
 
     def process(self, output: list[str]) -> State:
         """`confines`, then units."""

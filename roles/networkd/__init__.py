@@ -14,10 +14,13 @@ service = Service(
 )
 
 
+def port(site: Site, gateway: str, segment: str) -> str:
+    """The port of a segment: an interface, or the VLAN of a trunk: `trunk.10`."""
+    network = site.gateways[gateway].networks[segment]
+    return network.interface or f"{network.trunk}.{site.segments[segment].vlan}"
+
+
 def ports(site: Site, gateway: str) -> dict[str, str]:
-    """`{port: its bridge}` of a gateway: an interface, or the VLAN of a trunk that is named as `ip link` names it."""
+    """`{port: its bridge}` of a gateway."""
     here = site.gateways[gateway]
-    return {
-        network.interface or f"{network.trunk}.{site.segments[segment].vlan}": here.bridge(segment)
-        for segment, network in here.networks.items()
-    }
+    return {port(site, gateway, segment): here.bridge(segment) for segment in here.networks}

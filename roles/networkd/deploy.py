@@ -8,7 +8,7 @@ from functools import partial
 from pyinfra.api import deploy
 
 from roles import lifecycle
-from roles.networkd import ports, service
+from roles.networkd import port, ports, service
 from roles.networkd.operations import configured, taken_over
 from roles.target import Target
 from roles.undo import guarded, undo_at_once
@@ -36,8 +36,7 @@ def configure_and_activate(target: Target) -> None:
     files = list(_files(target))
     loads = [file.path for file in files]
     declared = ports(target.site, target.name)
-    apart = {target.gateway.bridge(s) for s in networks if target.site.segments[s].isolated}
-    isolated = frozenset(port for port, bridge in declared.items() if bridge in apart)
+    isolated = frozenset(port(target.site, target.name, s) for s in networks if target.site.segments[s].isolated)
     addresses = {
         target.gateway.bridge(segment): frozenset(
             str(a) for a in (n.ipv4, n.ipv6) if a is not None and not isinstance(a, str)
@@ -51,7 +50,7 @@ def configure_and_activate(target: Target) -> None:
         partial(taken_over, [n.interface or n.trunk or "" for n in networks.values()]),
         partial(configured, UNIT, loads, addresses, declared, isolated, undo_at_once(CHANGE)),
         saves=[FOLDER, "/etc/network", stamp.path],
-        restore=_restore(addresses, [port for port in declared if f"{FOLDER}/{_vlan(port)}" in loads]),
+        restore=_restore(addresses, [name for name in declared if f"{FOLDER}/{_vlan(name)}" in loads]),
         name="Configure segments, confirmed over a new connection",
     )
 
@@ -69,25 +68,23 @@ def _restore(bridges: Iterable[str], vlans: Iterable[str]) -> str:
     )
 
 
-def _vlan(port: str) -> str:
-    return f"22-gatehouse-{port}.netdev"
+def _vlan(name: str) -> str:
+    return f"22-gatehouse-{name}.netdev"
 
 
 def _files(target: Target) -> Iterator[lifecycle.File]:
     """One .netdev and .network a bridge, one .network a port, and the VLANs of each trunk."""
     trunks: dict[str, list[str]] = {}
-    at = {bridge: port for port, bridge in ports(target.site, target.name).items()}
     for segment, network in target.gateway.networks.items():
-        bridge = target.gateway.bridge(segment)
-        port = at[bridge]
+        bridge, member = target.gateway.bridge(segment), port(target.site, target.name, segment)
         yield _unit(f"20-gatehouse-{bridge}.netdev", "bridge.netdev", name=bridge, description=segment)
         yield _unit(f"25-gatehouse-{bridge}.network", "bridge.network", name=bridge, network=network)
-        yield _unit(f"24-gatehouse-{port}.network", "port.network", name=port, bridge=bridge,
+        yield _unit(f"24-gatehouse-{member}.network", "port.network", name=member, bridge=bridge,
                     isolated=target.site.segments[segment].isolated)  # fmt: skip
         if network.trunk:
-            trunks.setdefault(network.trunk, []).append(port)
+            trunks.setdefault(network.trunk, []).append(member)
             vlan = target.site.segments[segment].vlan
-            yield _unit(_vlan(port), "vlan.netdev", name=port, vlan=vlan)
+            yield _unit(_vlan(member), "vlan.netdev", name=member, vlan=vlan)
     for trunk, vlans in trunks.items():
         yield _unit(f"23-gatehouse-{trunk}.network", "trunk.network", name=trunk, vlans=vlans)
 

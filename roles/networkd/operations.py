@@ -106,14 +106,15 @@ def _release(left: list[str], stray: list[str]) -> str:
     """Shell that takes away the bridges and VLANs of these files, and these ports out of their bridges."""
     made = [name for path in left if (name := _netdev(path))]
     acts = [f"ip link set dev {shlex.quote(port)} nomaster" for port in stray if port not in made]
-    acts += [f"{{ ! ip link show dev {name} >/dev/null 2>&1 || ip link delete dev {name}; }}" for name in made]
+    for name in map(shlex.quote, made):
+        acts.append(f"{{ ! ip link show dev {name} >/dev/null 2>&1 || ip link delete dev {name}; }}")
     return " && ".join(acts) or "true"
 
 
 def _netdev(path: str) -> str:
-    """The interface that a file of the kit makes, shell-quoted; empty where it makes none."""
+    """The interface that a file of the kit makes; empty where it makes none."""
     made = re.search(r"/2[02]-gatehouse-(.+)\.netdev$", path)
-    return shlex.quote(made[1]) if made else ""
+    return made[1] if made else ""
 
 
 def _until_settled(

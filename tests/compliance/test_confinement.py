@@ -39,8 +39,7 @@ def test_what_faces_a_network_is_held_to_a_profile_and_no_profile_only_complains
         if name in here:
             of = f"/sys/fs/cgroup/system.slice/{unit}/cgroup.procs"
             each = f"for each in $(cat {of}); do cat /proc/$each/attr/apparmor/current; done"
-            held = str(live.run("sh", "-c", each).result.get("output", "")).split("\n")
-            held = [line for line in held if line]
+            held = str(live.run("sh", "-c", each).result.get("output", "")).splitlines()
             evidence({"from": "gateway", "sent": f"profile of each process of {unit}", "got": held or "no process"})
             assert held, f"{unit} has no process"
             wrong = [line for line in held if line != f"{profile(name)} (enforce)"]

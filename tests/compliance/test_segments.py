@@ -10,7 +10,7 @@ from gatehouse.proof import expect
 from gatehouse.proof.plugin import cannot_prove
 from gatehouse.proof.probes.segment import OUTER
 from gatehouse.site import INTERNET
-from roles.networkd import ports
+from roles.networkd import port, ports
 from tests.compliance import egress
 from tests.compliance.field import position as host_in
 
@@ -144,7 +144,7 @@ def test_each_segment_has_its_declared_port_and_no_other(live, evidence):
     strays = [f"{name} is in {link['master']}" for name, link in own.items() if declared.get(name) != link["master"]]
     assert not strays, f"of no segment as declared: {', '.join(strays)}"
     tagged = {
-        f"{network.trunk}.{live.site.segments[segment].vlan}": live.site.segments[segment].vlan
+        port(live.site, live.name, segment): live.site.segments[segment].vlan
         for segment, network in live.site.gateways[live.name].networks.items()
         if network.trunk
     }
