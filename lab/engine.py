@@ -19,6 +19,7 @@ PID_FILE = Path("/var/run/docker.pid")
 LOG_FILE = Path("/var/log/gatehouse-dockerd.log")
 SYSTEMD = Path("/run/systemd/system")
 START_SECONDS = 45
+LOCK = "DPkg::Lock::Timeout=120"  # seconds: who else installs on this machine is waited for
 
 
 def connect(log: Log = print, start: bool = True) -> docker.DockerClient:
@@ -44,7 +45,7 @@ def connect(log: Log = print, start: bool = True) -> docker.DockerClient:
 def install(*packages: str) -> None:
     """Install Debian packages on the operator's machine; the caller has announced it. Raises LabError."""
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    install_command = ["apt-get", "install", "--yes", "--no-install-recommends", *packages]
+    install_command = ["apt-get", "install", "--yes", "--no-install-recommends", "-o", LOCK, *packages]
     output = ""
     for command in (install_command, ["apt-get", "update"], install_command):
         try:

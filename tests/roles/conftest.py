@@ -36,7 +36,16 @@ def programs() -> Callable[..., None]:
             POLICY.chmod(0o755)
         try:
             environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-            install = ["apt-get", "install", "-q", "-y", "--no-install-recommends", package]
+            install = [
+                "apt-get",
+                "install",
+                "-q",
+                "-y",
+                "--no-install-recommends",
+                "-o",
+                "DPkg::Lock::Timeout=120",
+                package,
+            ]
             for command in (install, ["apt-get", "-q", "update"], install):
                 done = subprocess.run(command, env=environment, capture_output=True, text=True)
                 if done.returncode == 0 and command is install:

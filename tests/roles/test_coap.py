@@ -70,7 +70,16 @@ def python(request: pytest.FixtureRequest, target: Target) -> str:
     if request.param == "environment":
         return sys.executable
     if subprocess.run([DEBIAN, "-I", "-c", "import OpenSSL"], capture_output=True, check=False).returncode:
-        install = ["apt-get", "install", "-q", "-y", "--no-install-recommends", "python3-openssl"]
+        install = [
+            "apt-get",
+            "install",
+            "-q",
+            "-y",
+            "--no-install-recommends",
+            "-o",
+            "DPkg::Lock::Timeout=120",
+            "python3-openssl",
+        ]
         subprocess.run(install, capture_output=True, check=True)
     return DEBIAN
 

@@ -265,6 +265,18 @@ class Machine:
             (home / "bin" / name).write_text(script.format(home=home, files=names))
             (home / "bin" / name).chmod(0o755)
 
+    def stage(self, name: str, content: bytes) -> Path:
+        """The root of a tree in which all files are as they were, and one has another content."""
+        root = self.home / "staged"
+        for path in (path for path in self.home.iterdir() if path.suffix in (".conf", ".crt", ".key", ".pem", "")):
+            if path.is_file():
+                staged = root / path.relative_to("/")
+                staged.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(path, staged)
+                shutil.chown(staged, "root", "mosquitto")
+        (root / (self.home / name).relative_to("/")).write_bytes(content)
+        return root
+
     @property
     def asked(self) -> list[str]:
         """What was asked of systemctl since the last look."""
@@ -313,7 +325,7 @@ def test_a_reload_that_the_broker_could_not_do_is_noticed_and_the_former_files_c
 ) -> None:
     path = machine.home / name
     good, mode = path.read_bytes(), stat.S_IMODE(path.stat().st_mode)
-    running.keep()
+    running.keep(machine.stage(name, b"pattern bogus x\n"))
     path.write_text("pattern bogus x\n")
     with pytest.raises(subprocess.CalledProcessError):
         running.reload()
@@ -329,10 +341,31 @@ def test_a_reload_that_the_broker_could_not_do_is_noticed_and_the_former_files_c
 
 def test_only_a_set_that_runs_is_kept_to_come_back_to(machine: Machine) -> None:
     (machine.home / "acl").write_text("pattern bogus x\n")
-    running.keep()
+    running.keep(machine.stage("acl", b"pattern read news\n"))
     assert not layout.KEPT.exists()
     with pytest.raises(layout.Refused, match="no former set"):
         running.restore()
+
+
+def test_nothing_is_kept_where_the_broker_goes_on_running_on_what_it_has(machine: Machine) -> None:
+    key = machine.home / "server.key"
+    root = machine.stage("server.key", key.read_bytes())
+    key.chmod(0o644)
+    running.keep(root)
+    assert not layout.KEPT.exists()
+
+
+def test_a_right_that_somebody_has_loosened_does_not_come_back(machine: Machine) -> None:
+    key = machine.home / "server.key"
+    mode = stat.S_IMODE(key.stat().st_mode)
+    assert mode & 0o007 == 0
+    root = machine.stage("acl", b"pattern read news\n")
+    key.chmod(0o644)
+    running.keep(root)
+    kept = layout.KEPT / key.relative_to("/")
+    assert stat.S_IMODE(kept.stat().st_mode) == mode
+    running.restore()
+    assert (stat.S_IMODE(key.stat().st_mode), key.group()) == (mode, "mosquitto")
 
 
 def test_a_broker_with_another_certificate_than_the_files_is_noticed(

@@ -124,7 +124,7 @@ def test_a_missing_engine_is_installed_and_announced(machine: Machine) -> None:
     with pytest.raises(LabError, match="no dockerd"):
         engine.connect(said.append)
     asked = machine.pid_file.with_name("docker.pid.asked").read_text()
-    assert "install --yes --no-install-recommends docker.io" in asked
+    assert "install --yes --no-install-recommends -o DPkg::Lock::Timeout=120 docker.io" in asked
     assert said[0] == "lab: no Docker Engine here, installing Debian's docker.io"
 
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from hashlib import sha256
 from pathlib import Path
 
 from . import layout
@@ -91,28 +92,34 @@ def prove() -> None:
     shutil.rmtree(layout.KEPT, ignore_errors=True)
 
 
-def keep() -> None:
-    """Copies the set that runs, if it is what is on disk: proven once, it is what `restore` brings back."""
-    noted = layout.STAMP.read_text().splitlines() if layout.STAMP.exists() else []
-    if layout.KEPT.exists() or not noted or not _unchanged(noted):
+def keep(root: Path) -> None:
+    """Copies the set that runs, if it is what is on disk: proven once, it is what `restore` brings back.
+
+    Owner and mode are those of the files below `root`, so that no right comes back that somebody has loosened.
+    """
+    lines = layout.STAMP.read_text().splitlines() if layout.STAMP.exists() else []
+    noted = {Path(line.partition("  ")[2]): line.partition("  ")[0] for line in lines}
+    staged = {path: root / path.relative_to("/") for path in noted}
+    if all(not file.is_file() or sha256(file.read_bytes()).hexdigest() == noted[path] for path, file in staged.items()):
+        return  # The broker goes on running on these: no proof follows that would drop a copy.
+    if layout.KEPT.exists() or not _unchanged(lines):
         return
-    paths = [Path(line.partition("  ")[2]) for line in noted]
     beside = layout.KEPT.with_name(f".{layout.KEPT.name}.new")
     shutil.rmtree(beside, ignore_errors=True)
     layout.KEPT.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     beside.mkdir(mode=0o700)
-    for path in paths:
+    for path, file in staged.items():
         copy = beside / path.relative_to("/")
         copy.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _copy(path, copy)
+        _copy(path, copy, file if file.is_file() else path)
     beside.rename(layout.KEPT)
 
 
-def _copy(source: Path, target: Path) -> None:
-    """Beside, with owner and mode as the source's, then renamed."""
+def _copy(source: Path, target: Path, like: Path) -> None:
+    """Beside, with owner and mode as those of `like`, then renamed."""
     beside = target.with_name(f".{target.name}.gatehouse-new")
     beside.unlink(missing_ok=True)
-    state = source.stat()
+    state = like.stat()
     with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
         file.write(source.read_bytes())
         os.fchown(file.fileno(), state.st_uid, state.st_gid)
@@ -127,7 +134,7 @@ def restore() -> None:
         raise Refused("there is no former set of files to go back to")
     for copy in layout.KEPT.rglob("*"):
         if copy.is_file():
-            _copy(copy, Path("/") / copy.relative_to(layout.KEPT))
+            _copy(copy, Path("/") / copy.relative_to(layout.KEPT), copy)
     for command in ("daemon-reload",), ("restart", UNIT):
         subprocess.run(["systemctl", *command], check=True)
     prove()

@@ -39,7 +39,7 @@ def check(root: Path) -> None:
     _names_are_proven(settings)
     if not _only_the_list_differs(root, settings):
         _try_all(settings, used)
-    keep()
+    keep(root)
 
 
 def _only_the_list_differs(root: Path, settings: Settings) -> bool:
