@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 
@@ -38,7 +39,7 @@ def test(_: Context, tier: str = "", k: str = "") -> None:
     if tier and tier not in ("style", *TIERS):
         sys.exit(f"test: no tier '{tier}' (use style, {', '.join(TIERS)})")
     tools.ensure(lambda line: print(line, flush=True))
-    failed = []
+    failed, fallen = list[str](), list[str]()
     if tier in ("", "style"):
         checks = {
             "ruff check": ["ruff", "check", "."],
@@ -54,5 +55,17 @@ def test(_: Context, tier: str = "", k: str = "") -> None:
             print(f"test: {each}", flush=True)
             if common.pytest(*options, "-q", "--durations=10", *(["-k", k] if k else [])):
                 failed.append(each)
+                fallen += _fallen(options[0])
+    for name in fallen:
+        print(f"test: failed: {name}", flush=True)
     if failed:
         sys.exit(f"test: failed: {', '.join(failed)}")
+
+
+def _fallen(where: str) -> list[str]:
+    """The tests below a folder that failed the last time that they were run, as pytest remembers them."""
+    try:
+        known = json.loads((ROOT / ".pytest_cache/v/cache/lastfailed").read_text())
+    except (OSError, ValueError):
+        return []
+    return sorted(name for name in known if name.startswith(where))

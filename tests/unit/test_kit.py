@@ -276,7 +276,10 @@ def test_debians_venv_package_is_installed_when_missing_by_root_only(
     if installs:
         assert (answer.returncode, answer.stdout) == (0, "1.0|task\n"), answer.stderr
         assert "kit: installing the Debian package python3-venv" in answer.stderr.splitlines()
-        assert (tmp_path / "apt").read_text().splitlines() == ["-q update", "-q -y -o DPkg::Lock::Timeout=120 install python3-venv"]
+        assert (tmp_path / "apt").read_text().splitlines() == [
+            "-q update",
+            "-q -y -o DPkg::Lock::Timeout=120 install python3-venv",
+        ]
     else:
         assert answer.returncode == 1
         assert answer.stderr.endswith("run 'apt-get install python3-venv' as root\n")
