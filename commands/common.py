@@ -6,7 +6,7 @@ import functools
 import subprocess
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import IO, Any
 
 from deploy.inventory import ROOT
 from gatehouse.errors import GatehouseError
@@ -42,7 +42,16 @@ def site(name: str) -> Site:
 
 def pytest(*arguments: str) -> int:
     """Runs pytest in this checkout; returns its exit status."""
-    return subprocess.run([sys.executable, "-m", "pytest", *arguments], cwd=ROOT, check=False).returncode
+    return subprocess.run(_pytest(*arguments), cwd=ROOT, check=False).returncode
+
+
+def start_pytest(*arguments: str, said: IO[bytes]) -> subprocess.Popen[bytes]:
+    """Starts pytest in this checkout; what it says goes to a file."""
+    return subprocess.Popen(_pytest(*arguments), cwd=ROOT, stdin=subprocess.DEVNULL, stdout=said, stderr=said)
+
+
+def _pytest(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "pytest", *arguments]
 
 
 def ask(question: str) -> None:

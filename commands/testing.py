@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import signal
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
 
 from invoke import Context, task
 
@@ -17,55 +23,104 @@ SABOTAGE, LYNIS = "tests/lab/test_sabotage.py", "tests/vm/test_lynis.py"
 TIERS = {
     "unit": ("tests/unit", "-n", "auto", "--dist", "loadfile"),
     # From here on real programs run: a test that fails is made once more, and both results are told.
+    "vm": ("tests/vm", f"--ignore={LYNIS}", "--reruns", "1"),
     "roles": ("tests/roles", "--reruns", "1"),
     "device": ("tests/device", "--reruns", "1"),
     # Two labs at a time (tests/lab/conftest.py).
     "lab": ("tests/lab", "-n", "2", "--dist", "loadfile", "--reruns", "1"),
     "sabotage": (SABOTAGE,),
-    # Emulated, the machines need both cores for themselves.
-    "vm": ("tests/vm", f"--ignore={LYNIS}", "--reruns", "1"),
     "vm-lynis": (LYNIS,),
 }
-# The sabotages are a part of the lab's tests. Virtual machines take long where they are emulated.
-ON_REQUEST = ("sabotage", "vm", "vm-lynis")
+# The sabotages are a part of the lab's tests. On emulated machines Lynis takes long.
+ON_REQUEST = ("sabotage", "vm-lynis")
+# One emulated machine keeps one core busy, most of the time: this tier goes on beside those that come after it.
+BESIDE = "vm"
 
 
 @task(help={"tier": f"only this tier: style, {', '.join(TIERS)}", "k": "only tests whose names match (pytest -k)"})
 @told
 def test(_: Context, tier: str = "", k: str = "") -> None:
-    """Run every test: style, units, files judged by real programs, devices, the lab with every sabotage."""
+    """Run every test: style, units, files judged by real programs, devices, both labs, every sabotage."""
     from deploy import tools
 
     if tier and tier not in ("style", *TIERS):
         sys.exit(f"test: no tier '{tier}' (use style, {', '.join(TIERS)})")
     tools.ensure(lambda line: print(line, flush=True))
-    failed, fallen = list[str](), list[str]()
-    if tier in ("", "style"):
-        checks = {
-            "ruff check": ["ruff", "check", "."],
-            "ruff format": ["ruff", "format", "--check", "."],
-            "mypy": ["mypy"],
-        }
-        for name, command in checks.items():
-            print(f"test: {name}", flush=True)
-            if subprocess.run([sys.executable, "-m", *command], cwd=ROOT, check=False).returncode:
-                failed.append(name)
-    for each, options in TIERS.items():
-        if tier == each or (not tier and each not in ON_REQUEST):
-            print(f"test: {each}", flush=True)
-            if common.pytest(*options, "-q", "--durations=10", *(["-k", k] if k else [])):
-                failed.append(each)
-                fallen += _fallen(options[0])
-    for name in fallen:
+    failed = _style() if tier in ("", "style") else []
+    wanted = [each for each in TIERS if tier == each or (not tier and each not in ON_REQUEST)]
+    by_tier = _run(wanted, *(["-k", k] if k else []))
+    for name in [name for names in by_tier.values() for name in names]:
         print(f"test: failed: {name}", flush=True)
-    if failed:
+    if failed := [*failed, *by_tier]:
         sys.exit(f"test: failed: {', '.join(failed)}")
 
 
-def _fallen(where: str) -> list[str]:
-    """The tests below a folder that failed the last time that they were run, as pytest remembers them."""
+def _style() -> list[str]:
+    """The checks of style that failed."""
+    checks = {
+        "ruff check": ["ruff", "check", "."],
+        "ruff format": ["ruff", "format", "--check", "."],
+        "mypy": ["mypy"],
+    }
+    failed = []
+    for name, command in checks.items():
+        print(f"test: {name}", flush=True)
+        if subprocess.run([sys.executable, "-m", *command], cwd=ROOT, check=False).returncode:
+            failed.append(name)
+    return failed
+
+
+def _run(tiers: list[str], *named: str) -> dict[str, list[str]]:
+    """Runs the tiers; of each that failed, the tests that did."""
+    failed: dict[str, list[str]] = {}
+    with tempfile.TemporaryFile() as said, contextlib.ExitStack() as stack:
+        beside: subprocess.Popen[bytes] | None = None
+        for tier in tiers:
+            _forgotten(tier)
+            options = (*TIERS[tier], "-q", "--durations=10", "-o", f"cache_dir={_cache(tier)}", *named)
+            if tier == BESIDE and tier != tiers[-1]:
+                print(f"test: {tier}, beside the others: what it says comes at the end", flush=True)
+                beside = stack.enter_context(_going_on(options, said))
+                continue
+            print(f"test: {tier}", flush=True)
+            if common.pytest(*options):
+                failed[tier] = _remembered(tier)
+        if beside is not None:
+            print(f"test: {BESIDE}, until its end", flush=True)
+            status = beside.wait()
+            said.seek(0)
+            print(said.read().decode(errors="replace"), flush=True)
+            if status:
+                failed[BESIDE] = _remembered(BESIDE)
+    return failed
+
+
+@contextlib.contextmanager
+def _going_on(options: tuple[str, ...], said: IO[bytes]) -> Iterator[subprocess.Popen[bytes]]:
+    """Pytest in the background. It takes down what it has built, also where the others end early."""
+    going = common.start_pytest(*options, said=said)
     try:
-        known = json.loads((ROOT / ".pytest_cache/v/cache/lastfailed").read_text())
+        yield going
+    except KeyboardInterrupt:
+        raise  # The terminal tells both.
+    except BaseException:
+        going.send_signal(signal.SIGINT)
+        raise
+    finally:
+        going.wait()
+
+
+def _cache(tier: str) -> Path:
+    return ROOT / ".pytest_cache" / tier
+
+
+def _forgotten(tier: str) -> None:
+    (_cache(tier) / "v/cache/lastfailed").unlink(missing_ok=True)
+
+
+def _remembered(tier: str) -> list[str]:
+    """The tests of a tier that failed, as pytest notes them."""
+    try:
+        return sorted(json.loads((_cache(tier) / "v/cache/lastfailed").read_text()))
     except (OSError, ValueError):
         return []
-    return sorted(name for name in known if name.startswith(where))

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
+from typing import IO
 
 import pytest
 from invoke import Context
@@ -12,46 +15,117 @@ from commands import common, testing
 from deploy import tools
 
 
-@pytest.fixture
-def runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, list[str]]:
-    """The tests that shall fail, by tier's folder; what is run is added under its folder."""
-    fails: dict[str, list[str]] = {}
-    remembered = tmp_path / ".pytest_cache/v/cache/lastfailed"
+class Tiers:
+    """Plays pytest: which tests shall fail, by tier, and which tiers were run, in that order."""
 
-    def pytest_run(where: str, *_: str) -> int:
-        names = fails.setdefault(where, [])
-        remembered.parent.mkdir(parents=True, exist_ok=True)
-        before = json.loads(remembered.read_text()) if remembered.exists() else {}
-        remembered.write_text(json.dumps(before | dict.fromkeys(names, True)))
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.fails: dict[str, list[str]] = {}
+        self.ran: list[str] = []
+
+    def run(self, where: str, *options: str) -> int:
+        """As `common.pytest`."""
+        (cache,) = (Path(option.partition("=")[2]) for option in options if option.startswith("cache_dir="))
+        tier = cache.name
+        assert testing.TIERS[tier][0] == where
+        self.ran.append(tier)
+        names = self.fails.get(tier, [])
+        (cache / "v/cache").mkdir(parents=True, exist_ok=True)
+        (cache / "v/cache/lastfailed").write_text(json.dumps(dict.fromkeys(names, True)))
         return 1 if names else 0
 
-    monkeypatch.setattr(common, "pytest", pytest_run)
+    def start(self, where: str, *options: str, said: IO[bytes]) -> subprocess.Popen[bytes]:
+        """As `common.start_pytest`."""
+        status = self.run(where, *options)
+        program = f"import time; time.sleep(0.3); print('beside'); raise SystemExit({status})"
+        return subprocess.Popen([sys.executable, "-c", program], stdout=said)
+
+
+@pytest.fixture
+def tiers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Tiers:
+    played = Tiers(tmp_path)
+    monkeypatch.setattr(common, "pytest", played.run)
+    monkeypatch.setattr(common, "start_pytest", played.start)
     monkeypatch.setattr(tools, "ensure", lambda _: None)
     monkeypatch.setattr(testing, "ROOT", tmp_path)
-    monkeypatch.setattr(testing.subprocess, "run", lambda *_, **__: type("Done", (), {"returncode": 0}))
-    return fails
+    monkeypatch.setattr(testing, "_style", list)
+    return played
 
 
-def test_every_tier_is_run_but_those_on_request(runs: dict[str, list[str]]) -> None:
+def failed(capsys: pytest.CaptureFixture[str]) -> list[str]:
+    """The tests that are named at the end."""
+    return [line for line in capsys.readouterr().out.splitlines() if line.startswith("test: failed: ")]
+
+
+def test_every_tier_is_run_but_those_on_request(tiers: Tiers, capsys: pytest.CaptureFixture[str]) -> None:
     testing.test.body(Context())
-    assert set(runs) == {options[0] for tier, options in testing.TIERS.items() if tier not in testing.ON_REQUEST}
+    assert tiers.ran == [tier for tier in testing.TIERS if tier not in testing.ON_REQUEST]
+    lines = capsys.readouterr().out.splitlines()
+    assert lines.index("test: vm, beside the others: what it says comes at the end") < lines.index("test: roles")
+    assert lines.index("test: lab") < lines.index("test: vm, until its end") < lines.index("beside")
 
 
-def test_what_failed_is_named_once_more_at_the_end(
-    runs: dict[str, list[str]], capsys: pytest.CaptureFixture[str]
-) -> None:
-    runs["tests/unit"] = ["tests/unit/test_one.py::test_a[x y]"]
-    runs["tests/roles"] = ["tests/roles/test_two.py::test_b"]
-    with pytest.raises(SystemExit, match="test: failed: unit, roles"):
+def test_a_tier_alone_is_not_beside_others(tiers: Tiers, capsys: pytest.CaptureFixture[str]) -> None:
+    testing.test.body(Context(), tier="vm")
+    assert tiers.ran == ["vm"]
+    assert capsys.readouterr().out == "test: vm\n"
+
+
+def test_what_failed_is_named_once_more_at_the_end(tiers: Tiers, capsys: pytest.CaptureFixture[str]) -> None:
+    tiers.fails = {"unit": ["tests/unit/test_one.py::test_a[x y]"], "vm": ["tests/vm/test_two.py::test_b"]}
+    with pytest.raises(SystemExit, match="test: failed: unit, vm"):
         testing.test.body(Context())
-    named = [line for line in capsys.readouterr().out.splitlines() if line.startswith("test: failed: ")]
-    assert named == [
+    assert failed(capsys) == [
         "test: failed: tests/unit/test_one.py::test_a[x y]",
-        "test: failed: tests/roles/test_two.py::test_b",
+        "test: failed: tests/vm/test_two.py::test_b",
     ]
+    assert tiers.ran == [tier for tier in testing.TIERS if tier not in testing.ON_REQUEST]
 
 
-def test_an_unknown_tier_is_refused_with_those_that_there_are(runs: dict[str, list[str]]) -> None:
-    with pytest.raises(SystemExit, match=r"no tier 'units' \(use style, unit, roles"):
+def test_what_failed_in_a_former_run_is_not_named(
+    tiers: Tiers, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiers.fails = {"roles": ["tests/roles/test_one.py::test_a"]}
+    with pytest.raises(SystemExit):
+        testing.test.body(Context(), tier="roles")
+    assert failed(capsys)
+    # It can't even begin, and notes nothing.
+    monkeypatch.setattr(common, "pytest", lambda *_: 4)
+    with pytest.raises(SystemExit, match="test: failed: roles"):
+        testing.test.body(Context(), tier="roles")
+    assert failed(capsys) == []
+
+
+def test_the_tier_beside_is_told_and_waited_for_when_the_others_end_early(
+    tiers: Tiers, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    tidied = tmp_path / "tidied"
+    program = (
+        "import pathlib, sys, time\n"
+        "print('ready', flush=True)\n"
+        "try:\n    time.sleep(60)\n"
+        f"except KeyboardInterrupt:\n    pathlib.Path({str(tidied)!r}).touch()\n"
+    )
+    going: list[subprocess.Popen[bytes]] = []
+
+    def start(*_: str, said: IO[bytes]) -> subprocess.Popen[bytes]:
+        going.append(subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE))
+        return going[0]
+
+    def broken(where: str, *options: str) -> int:
+        if where == testing.TIERS["roles"][0]:
+            assert going[0].stdout and going[0].stdout.readline() == b"ready\n"
+            raise OSError("no room")
+        return tiers.run(where, *options)
+
+    monkeypatch.setattr(common, "start_pytest", start)
+    monkeypatch.setattr(common, "pytest", broken)
+    with pytest.raises(OSError, match="no room"):
+        testing.test.body(Context())
+    assert going[0].returncode == 0 and tidied.exists()
+
+
+def test_an_unknown_tier_is_refused_with_those_that_there_are(tiers: Tiers) -> None:
+    with pytest.raises(SystemExit, match=r"no tier 'units' \(use style, unit, vm, roles"):
         testing.test.body(Context(), tier="units")
-    assert runs == {}
+    assert tiers.ran == []
