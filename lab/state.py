@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import shutil
@@ -55,7 +56,7 @@ class State:
     def remove(self) -> None:
         """Remove the directory, and its parent when no other lab is left in it."""
         shutil.rmtree(self.directory, ignore_errors=True)
-        if self.home.is_dir() and not any(self.home.iterdir()):
+        with contextlib.suppress(OSError):  # There is another, or never was one, or the directory is elsewhere.
             self.home.rmdir()
 
 

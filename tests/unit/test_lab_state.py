@@ -59,6 +59,16 @@ def test_removing_the_last_lab_leaves_no_directory_and_another_one_stays(tmp_pat
     assert not home.exists()
 
 
+def test_a_directory_that_is_kept_elsewhere_stays(tmp_path: Path) -> None:
+    home, elsewhere = tmp_path / ".lab", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    home.symlink_to(elsewhere)
+    one = State("one", home)
+    one.prepare()
+    one.remove()
+    assert home.is_symlink() and list(elsewhere.iterdir()) == []
+
+
 def test_a_second_command_on_the_same_lab_waits_and_one_on_another_does_not() -> None:
     said: list[str] = []
     with locked("unit-a", said.append):
