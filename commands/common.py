@@ -46,8 +46,9 @@ def pytest(*arguments: str) -> int:
 
 
 def start_pytest(*arguments: str, said: IO[bytes]) -> subprocess.Popen[bytes]:
-    """Starts pytest in this checkout; what it says goes to a file."""
-    return subprocess.Popen(_pytest(*arguments), cwd=ROOT, stdin=subprocess.DEVNULL, stdout=said, stderr=said)
+    """Starts pytest in this checkout; what it says goes to a file. SIGINT ends it, however this program was started."""
+    command = ["env", "--default-signal=INT", *_pytest(*arguments)]
+    return subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=said, stderr=said)
 
 
 def _pytest(*arguments: str) -> list[str]:

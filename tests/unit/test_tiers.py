@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import IO
 
@@ -12,6 +14,7 @@ import pytest
 from invoke import Context
 
 from commands import common, testing
+from commands.common import start_pytest
 from deploy import tools
 
 
@@ -99,30 +102,33 @@ def test_what_failed_in_a_former_run_is_not_named(
 def test_the_tier_beside_is_told_and_waited_for_when_the_others_end_early(
     tiers: Tiers, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    tidied = tmp_path / "tidied"
+    ready, tidied = tmp_path / "ready", tmp_path / "tidied"
     program = (
         "import pathlib, sys, time\n"
-        "print('ready', flush=True)\n"
-        "try:\n    time.sleep(60)\n"
-        f"except KeyboardInterrupt:\n    pathlib.Path({str(tidied)!r}).touch()\n"
+        "ready, tidied = map(pathlib.Path, sys.argv[1:])\n"
+        "try:\n    ready.touch()\n    time.sleep(60)\n"
+        "except KeyboardInterrupt:\n    tidied.touch()\n"
     )
-    going: list[subprocess.Popen[bytes]] = []
-
-    def start(*_: str, said: IO[bytes]) -> subprocess.Popen[bytes]:
-        going.append(subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE))
-        return going[0]
 
     def broken(where: str, *options: str) -> int:
         if where == testing.TIERS["roles"][0]:
-            assert going[0].stdout and going[0].stdout.readline() == b"ready\n"
+            until = time.monotonic() + 30
+            while not ready.exists() and time.monotonic() < until:
+                time.sleep(0.02)
             raise OSError("no room")
         return tiers.run(where, *options)
 
-    monkeypatch.setattr(common, "start_pytest", start)
+    monkeypatch.setattr(common, "start_pytest", start_pytest)
+    monkeypatch.setattr(common, "_pytest", lambda *_: [sys.executable, "-c", program, str(ready), str(tidied)])
     monkeypatch.setattr(common, "pytest", broken)
-    with pytest.raises(OSError, match="no room"):
-        testing.test.body(Context())
-    assert going[0].returncode == 0 and tidied.exists()
+    # As a shell starts what it is not to wait for.
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with pytest.raises(OSError, match="no room"):
+            testing.test.body(Context())
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert tidied.exists()
 
 
 def test_an_unknown_tier_is_refused_with_those_that_there_are(tiers: Tiers) -> None:
