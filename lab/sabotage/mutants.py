@@ -1,5 +1,7 @@
 """Every mutant of a ruleset: each rule removed, each that lets something through widened, each set emptied or widened.
 
+A rule that leads packets to chains by a map of its own loses one of its keys after the other.
+
 A mutant is one change. It is made of the ruleset as the kernel lists it, so that a rule which is added tomorrow has its
 mutants without anybody's doing.
 """
@@ -46,6 +48,7 @@ def mutants(ruleset: Ruleset) -> list[Mutant]:
 
 def _of_rule(ruleset: Ruleset, rule: Rule) -> Iterator[Mutant]:
     yield _changed(rule, "removed", None)
+    yield from _less(rule)
     if not ruleset.lets_through(rule):
         return
     for number, each in enumerate(rule.expr):
@@ -58,6 +61,16 @@ def _of_rule(ruleset: Ruleset, rule: Rule) -> Iterator[Mutant]:
             for target in ruleset.targets(rule):
                 to = {"jump": {"target": target}}
                 yield _changed(rule, f"{target} for everybody", (*rule.expr[:number], to, *rule.expr[number + 1 :]))
+
+
+def _less(rule: Rule) -> Iterator[Mutant]:
+    """A rule that leads each to its own chain, with one of them left out in turn."""
+    for number, each in enumerate(rule.expr):
+        if "vmap" in each and not isinstance(each["vmap"]["data"], str):
+            entries = each["vmap"]["data"]["set"]
+            for entry in entries if len(entries) > 1 else ():
+                rest = {"vmap": {**each["vmap"], "data": {"set": [other for other in entries if other is not entry]}}}
+                yield _changed(rule, f"without {entry[0]}", (*rule.expr[:number], rest, *rule.expr[number + 1 :]))
 
 
 def _changed(rule: Rule, what: str, expr: tuple[Mapping[str, Any], ...] | None) -> Mutant:

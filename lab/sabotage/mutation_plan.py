@@ -171,7 +171,7 @@ def by_hand(mutant: Mutant, ruleset: Ruleset) -> frozenset[str]:
         if rule.by == {"lo"}:
             found.add(DATABASE)
     concerned = [rule] if rule else [r for r in ruleset.rules if f"@{mutant.touches.removeprefix('set ')} " in r.label]
-    if any(ruleset.base.get(r.chain, {}).get("hook") == "prerouting" for r in concerned):
+    if any(r.chain in ruleset.at("prerouting") for r in concerned):
         found.add(FORGED)
     return frozenset(found)
 

@@ -28,7 +28,7 @@ SABOTAGES = (
         name="forward-all",
         title="The rules that drop are gone from the forward chain, and its policy is accept",
         breaks=r"""
-            firewall '/hook forward/,/^\t\}/{ /(invalid|quarantined|policy)/b; / drop|limit rate/d }'
+            firewall '/(hook forward|chain .*onwards)/,/^\t\}/{ /(invalid|quarantined|policy)/b; / drop|limit rate/d }'
             firewall '/hook forward/s/policy drop/policy accept/'
         """,
         catches=(
@@ -50,7 +50,7 @@ SABOTAGES = (
     Sabotage(
         name="forward-nothing",
         title="The rules that accept are gone from the forward chain: nobody reaches what they may",
-        breaks=r"""firewall '/hook forward/,/^\t\}/{ /established/b; /(accept comment|jump to_|vmap)/d }'""",
+        breaks=r"""firewall '/chain .*onwards/,/^\t\}/{ /(accept comment|jump to_|vmap)/d }'""",
         catches=(
             "segments.{management-to-iot,management-to-internal,management-to-internet}",
             "segments.{guest-to-internet,internal-to-internet}",
@@ -107,7 +107,7 @@ SABOTAGES = (
         name="any-address",
         title="Input rules name no destination address, so every address of the gateway answers in every segment",
         breaks=r"""
-            firewall '/hook input/,/^\t\}/{ /(accept|let_in) comment/s/ip6? daddr [^ ]+ // }'
+            firewall '/chain (in_|tunnel_in)/,/^\t\}/{ /(accept|let_in_[a-z0-9]+) comment/s/ip6? daddr [^ ]+ // }'
             admit input "iifname \"$br_internet\" fib daddr . iif type != local tcp dport 22 counter accept"
         """,
         catches=(
@@ -168,7 +168,7 @@ SABOTAGES = (
     Sabotage(
         name="ssh-for-one",
         title="The firewall lets one address of the management segment to SSH, and no other",
-        breaks=r"""firewall "s/(iifname \"$br_management\") (ip daddr .* tcp dport 22 )/\1 ip saddr $operator4 \2/" """,
+        breaks=r"""firewall "/chain in_management/,/^\t\}/s/(ip daddr [^ ]+ tcp dport 22 )/ip saddr $operator4 \1/" """,
         catches=("gateway.ssh.ssh-from-management",),
         may={
             "scan.tcp-from-management": "SSH is closed to the scanner",

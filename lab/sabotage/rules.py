@@ -40,8 +40,8 @@ class Rule:
 
     @property
     def label(self) -> str:
-        """The same without counters and comments, for people."""
-        return " ".join(said(each) for each in self.expr if "counter" not in each)
+        """The same without counters, comments, and what a map of its own holds, for people."""
+        return " ".join(_in_short(each) for each in self.expr if "counter" not in each)
 
     @property
     def key(self) -> tuple[str, int]:
@@ -116,13 +116,25 @@ class Ruleset:
             if "vmap" in each:
                 yield from dict.fromkeys(verdict_target(v) for _, v in self.pairs(each["vmap"]["data"]))
 
-    def pairs(self, name: str) -> list[tuple[Any, Any]]:
-        """The keys of a verdict map, each with its verdict."""
-        return [(key, verdict) for key, verdict in self.maps[name.removeprefix("@")].get("elem", ())]
+    def pairs(self, data: str | Mapping[str, Any]) -> list[tuple[Any, Any]]:
+        """The keys of a verdict map, each with its verdict: of one that is named, or of a rule's own."""
+        found = self.maps[data.removeprefix("@")].get("elem", ()) if isinstance(data, str) else data["set"]
+        return [(key, verdict) for key, verdict in found]
 
     def chain_accepts(self, chain: str) -> bool:
         """Whether anything in a chain, or in those that it leads to, accepts."""
         return any(self.lets_through(rule) for rule in self.chains[chain])
+
+    def at(self, hook: str) -> frozenset[str]:
+        """The chains that packets come to at a hook: its own, and those that these lead to."""
+        found: set[str] = set()
+        ahead = [chain for chain, base in self.base.items() if base["hook"] == hook]
+        while ahead:
+            chain = ahead.pop()
+            if chain not in found:
+                found.add(chain)
+                ahead += [target for rule in self.chains[chain] for target in self.targets(rule)]
+        return frozenset(found)
 
     def with_rule(self, rule: Rule, expr: tuple[Mapping[str, Any], ...] | None) -> Ruleset:
         """The same with another rule in its place; None: one that does nothing."""
@@ -167,8 +179,13 @@ def said(each: Mapping[str, Any]) -> str:
             extra = "".join(f" {said(stmt)}" for stmt in what.get("stmt", ()))
             return f"{what['op']} {what['set']} {{ {_left(what['elem'])}{extra} }}"
         case "vmap":
-            return f"{_left(what['key'])} vmap {what['data']}"
+            return f"{_left(what['key'])} vmap {_verdicts(what)}"
     raise MutationError(f"a rule with '{kind}': nobody knows how to say it (lab/sabotage/rules.py)")
+
+
+def _in_short(each: Mapping[str, Any]) -> str:
+    own = "vmap" in each and not isinstance(each["vmap"]["data"], str)
+    return f"{_left(each['vmap']['key'])} vmap {{…}}" if own else said(each)
 
 
 def left_of(match: Mapping[str, Any]) -> str:
@@ -181,6 +198,14 @@ def _match(what: Mapping[str, Any]) -> str:
     explicit = op == "!=" or "&" in what["left"]
     quoted = left in ("iifname", "oifname")
     return f"{left}{f' {op}' if explicit else ''} {_value(what['right'], quoted)}"
+
+
+def _verdicts(what: Mapping[str, Any]) -> str:
+    if isinstance(what["data"], str):
+        return what["data"]
+    quoted = _left(what["key"]) in ("iifname", "oifname")
+    entries = (f"{_value(key, quoted)} : {said(verdict)}" for key, verdict in what["data"]["set"])
+    return f"{{ {', '.join(entries)} }}"
 
 
 def _left(what: Any) -> str:

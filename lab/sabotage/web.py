@@ -213,7 +213,7 @@ SABOTAGES = (
     Sabotage(
         name="no-challenge",
         title="The public CA no longer gets to the gateway's port 80",
-        breaks=r"""firewall '/iifname "br-internet".*comment "nginx http"/d'""",
+        breaks=r"""firewall '/chain in_internet/,/^\t\}/{ /comment "nginx http"/d }'""",
         catches=("gateway.nginx.http-from-internet", "web.renewal"),
         may={
             "scan.tcp-from-internet": "a declared port is closed",

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from ipaddress import IPv4Interface, IPv6Interface, collapse_addresses
+from types import MappingProxyType
 from typing import Any
 
 from gatehouse.proof.credentials import CUT_OFF_HARDWARE
@@ -35,6 +37,7 @@ def ruleset(target: Target) -> rendering.File:
     """The ruleset of a gateway, from its policy."""
     networks = target.gateway.networks
     prefixes = {s: n.prefixes for s, n in networks.items() if s != INTERNET}
+    bridges = {s: target.gateway.bridge(s) for s in networks}
     site = target.site
     return rendering.template(
         "nftables",
@@ -43,7 +46,8 @@ def ruleset(target: Target) -> rendering.File:
         # The others, thousands of them, are in none of its sets.
         devices=[device for device in site.devices_of(target.name) if device.status != "active"],
         prefixes=prefixes,
-        bridges={s: target.gateway.bridge(s) for s in networks},
+        bridges=bridges,
+        by_interface=partial(by_interface, bridges),
         internet=INTERNET,
         management=MANAGEMENT,
         tunnel=INTERFACE,
@@ -64,6 +68,20 @@ def ruleset(target: Target) -> rendering.File:
         https_port=HTTPS_PORT,
         foreign={v: list(_of(target.policy.foreign_resolvers, v)) for v in (4, 6)},
     )
+
+
+def by_interface(
+    bridges: Mapping[str, str], chain: str, segments: Iterable[str], others: Mapping[str, str] = MappingProxyType({})
+) -> str:
+    """The rule that leads packets to `CHAIN_SEGMENT` by the interface they came by; `others` are chains by interface.
+
+    One look-up, however many there are (nft(8), verdict maps).
+    """
+    chains = {bridges[segment]: f"{chain}_{segment}" for segment in segments} | dict(others)
+    if len(chains) == 1:
+        return "".join(f'iifname "{interface}" goto {name}' for interface, name in chains.items())
+    entries = (f'"{interface}" : goto {name}' for interface, name in chains.items())
+    return f"iifname vmap {{ {', '.join(entries)} }}"
 
 
 def used(target: Target) -> dict[str, dict[str, Any]]:

@@ -20,11 +20,11 @@ pytestmark = pytest.mark.timeout(600)
 
 # Rules in and through, and for senders, each with a check that must tell it.
 SAMPLE = {
-    'input: iifname "br-guest" ip daddr * udp dport 53 accept / removed': "gateway.dnsmasq.dns-from-guest",
-    'input: iifname "br-guest" ip6 daddr * udp dport 53 accept / without ip6 daddr': "gateway.other-addresses-from-*",
-    'input: iifname "br-management" ip daddr * tcp dport 22 accept / without iifname': "gateway.other-addresses-from-*",
-    'forward: iifname "br-management" oifname "br-iot" accept / removed': "segments.management-to-iot",
-    'forward: iifname "br-guest" oifname "br-internet" accept / without oifname': "segments.guest-to-*",
+    "in_guest: ip daddr * udp dport 53 accept / removed": "gateway.dnsmasq.dns-from-guest",
+    "in_guest: ip6 daddr * udp dport 53 accept / without ip6 daddr": "gateway.other-addresses-from-*",
+    "input: iifname vmap {…} / in_management for everybody": "gateway.*",
+    'onwards_management: oifname "br-iot" accept / removed': "segments.management-to-iot",
+    'onwards_guest: oifname "br-internet" accept / without oifname': "segments.guest-to-*",
     "set from_management_6 / widened": "segments.forged-senders-from-management",
 }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from ipaddress import IPv4Interface
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import pytest
 
 from gatehouse.site import load
 from lab.sabotage.mutants import Mutant, mutants
-from lab.sabotage.rules import Ruleset
+from lab.sabotage.rules import Ruleset, verdict_target
 from roles import rendering
 from roles.base.version import ROOT
 from roles.nftables import ruleset
@@ -179,6 +179,23 @@ def loaded(request: pytest.FixtureRequest, made: Callable[[int], Target], gatewa
     return Ruleset.read(within(f"nft -f {file}; nft -j list table inet gatehouse"))
 
 
+def by_its_own_map(each: Mapping[str, Any]) -> bool:
+    """Whether a part of a rule leads packets by a map that has no name."""
+    return "vmap" in each and not isinstance(each["vmap"]["data"], str)
+
+
+def test_one_look_at_the_interface_leads_to_the_rules_of_its_segment(loaded: Ruleset) -> None:
+    """So that a packet is compared with no other segment's, however many there are."""
+    for hook, own in (("prerouting", "senders"), ("input", "in"), ("forward", "onwards")):
+        (base,) = (chain for chain, described in loaded.base.items() if described["hook"] == hook)
+        (led,) = (each["vmap"]["data"] for rule in loaded.chains[base] for each in rule.expr if by_its_own_map(each))
+        chains = {verdict_target(verdict): bridge for bridge, verdict in loaded.pairs(led)}
+        assert {f"{own}_{name}" for name in ("iot", "management", "guest", "internet")} <= set(chains)
+        assert [rule.by for rule in loaded.chains[base] if rule.by not in (None, {"lo"})] == []
+        for chain, bridge in chains.items():
+            assert [rule.by for rule in loaded.chains[chain] if rule.by is not None] == [], f"{chain}: {bridge}"
+
+
 def test_a_rule_is_said_as_nft_takes_it_and_lists_it(
     loaded: Ruleset, within: Callable[..., str], tmp_path: Path
 ) -> None:
@@ -203,7 +220,8 @@ def test_every_rule_has_its_mutants_and_nft_takes_each(
     for rule in loaded.rules:
         widened = [m for m in found if m.rule == rule and not m.name.endswith("/ removed")]
         matches = [each for each in rule.expr if "match" in each]
-        assert len(widened) >= len(matches) if loaded.lets_through(rule) else not widened, rule.label
+        led = sum(len(each["vmap"]["data"]["set"]) for each in rule.expr if by_its_own_map(each))
+        assert len(widened) >= len(matches) + led if loaded.lets_through(rule) else len(widened) == led, rule.label
     turns: dict[str, list[Mutant]] = {}
     for mutant in found:
         turns.setdefault(mutant.touches, []).append(mutant)

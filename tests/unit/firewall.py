@@ -8,6 +8,7 @@ from typing import Any
 
 from lab.sabotage.mutants import Mutant, mutants
 from lab.sabotage.rules import Ruleset
+from roles.rendering import File
 
 ACCEPT, DROP, COUNTER = {"accept": None}, {"drop": None}, {"counter": {"packets": 0, "bytes": 0}}
 LIMIT = {"limit": {"rate": 20, "burst": 20, "per": "second"}}
@@ -25,6 +26,12 @@ def match(protocol: str, field: str, right: Any, op: str = "==") -> dict[str, An
 
 def state(*states: str) -> dict[str, Any]:
     return {"match": {"op": "in", "left": {"ct": {"key": "state"}}, "right": list(states)}}
+
+
+def led(to: Mapping[str, str]) -> dict[str, Any]:
+    """To a chain, by the interface."""
+    entries = [[bridge, {"goto": {"target": chain}}] for bridge, chain in to.items()]
+    return {"vmap": {"key": {"meta": {"key": "iifname"}}, "data": {"set": entries}}}
 
 
 RULES: dict[str, list[list[Any]]] = {
@@ -52,6 +59,15 @@ RULES: dict[str, list[list[Any]]] = {
     ],
     "translate": [[by("br-net", "oifname"), {"masquerade": None}]],
 }  # fmt: skip
+# The same where the interface leads to chains of its own.
+LED: dict[str, list[list[Any]]] = {
+    "senders": [[match("ip", "saddr", "@from_guest", "!="), COUNTER, DROP]],
+    "strangers": [[match("ip", "saddr", "@bogons"), COUNTER, DROP]],
+    "guests": [[match("ip", "daddr", "10.0.3.1"), match("tcp", "dport", 53), COUNTER, ACCEPT], [COUNTER, DROP]],
+    "things": [[match("ip", "daddr", "10.0.1.1"), match("tcp", "dport", 8883), ACCEPT]],
+    "spoofing": [[led({"br-guest": "senders", "br-net": "strangers"})]],
+    "input": [[led({"br-guest": "guests", "br-iot": "things"})], [COUNTER, DROP]],
+}
 HOOKS = {
     "spoofing": ("filter", "prerouting", "accept"),
     "input": ("filter", "input", "drop"),
@@ -82,6 +98,19 @@ def listing(rules: Mapping[str, list[list[Any]]] = RULES, *more: dict[str, Any])
             handle += 1
             entries.append({"rule": {**at, "chain": chain, "handle": handle, "expr": expr}})
     return json.dumps({"nftables": [*entries, *more]})
+
+
+def chains(made: File) -> dict[str, list[str]]:
+    """The rules of each chain, as a ruleset for a gateway says them."""
+    found: dict[str, list[str]] = {}
+    place = ""
+    for line in made.content.decode().splitlines():
+        if line.endswith("{"):
+            kind, _, name = line.removesuffix(" {").strip().partition(" ")
+            place = name if kind == "chain" else ""
+        elif place and line.startswith("\t\t"):
+            found.setdefault(place, []).append(line.strip())
+    return found
 
 
 def names(ruleset: Ruleset) -> list[str]:

@@ -7,7 +7,7 @@ import pytest
 from lab.sabotage.mutants import mutants
 from lab.sabotage.packets import Packet, fate
 from lab.sabotage.rules import MutationError, Ruleset
-from tests.unit.firewall import ACCEPT, RULES, listing, named, names
+from tests.unit.firewall import ACCEPT, LED, RULES, listing, named, names
 
 
 @pytest.fixture
@@ -40,6 +40,16 @@ def test_a_rule_that_leads_to_where_it_is_let_through_is_widened_too(ruleset: Ru
     assert rule in names(ruleset)
     assert 'forward: iifname "br-iot" oifname "br-net" ether saddr vmap @own / to_cloud for everybody' in names(ruleset)
     assert 'translate: oifname "br-net" masquerade / without oifname' in names(ruleset)
+
+
+def test_a_rule_that_leads_each_to_their_chain_loses_one_after_the_other_and_leads_everybody_there() -> None:
+    ruleset = Ruleset.read(listing(LED))
+    rule = "input: iifname vmap {…} / "
+    assert [n.removeprefix(rule) for n in names(ruleset) if n.startswith(rule)] == [
+        "removed", "without br-guest", "without br-iot", "guests for everybody", "things for everybody",
+    ]  # fmt: skip
+    assert 'iifname vmap { "br-iot" : goto things };' in named(ruleset, f"{rule}without br-guest").command(ruleset)
+    assert "spoofing: iifname vmap {…} / without br-guest" in names(ruleset), "where nothing is let through, too"
 
 
 def test_a_rate_is_taken_from_who_accepts_by_it_and_the_rule_away_that_drops_by_it(ruleset: Ruleset) -> None:
@@ -120,6 +130,26 @@ def test_the_same_rule_twice_is_an_error() -> None:
     ],
 )
 def test_a_packet_goes_the_way_that_the_ruleset_gives_it(ruleset: Ruleset, packet: Packet, wanted: str) -> None:
+    assert fate(ruleset, packet) == wanted
+
+
+@pytest.mark.parametrize(
+    ("packet", "mutant", "wanted"),
+    [
+        (Packet("br-guest", "", "10.0.3.9", "10.0.3.1", "tcp", 53), "", "accept"),
+        (Packet("br-guest", "", "10.0.3.9", "10.0.3.1", "tcp", 53), "without br-guest", "drop"),
+        (Packet("br-iot", "", "10.0.1.9", "10.0.3.1", "tcp", 53), "", "drop"),
+        (Packet("br-iot", "", "10.0.1.9", "10.0.3.1", "tcp", 53), "guests for everybody", "accept"),
+        (Packet("br-iot", "", "10.0.1.9", "10.0.1.1", "tcp", 8883), "", "accept"),
+        (Packet("br-net", "", "192.0.2.9", "10.0.1.1", "tcp", 8883), "", "drop"),
+        (Packet("br-net", "", "192.0.2.9", "10.0.1.1", "tcp", 8883), "things for everybody", "accept"),
+        (Packet("br-guest", "", "10.0.4.9", "10.0.3.1", "tcp", 53), "", "drop"),
+    ],
+)
+def test_a_packet_is_led_to_the_chain_of_its_interface(packet: Packet, mutant: str, wanted: str) -> None:
+    ruleset = Ruleset.read(listing(LED))
+    if mutant:
+        ruleset = next(m for m in mutants(ruleset) if m.touches == "input 0" and mutant in m.name).mutated(ruleset)
     assert fate(ruleset, packet) == wanted
 
 

@@ -16,12 +16,12 @@ from lab.sabotage.bench import SabotageError
 from lab.sabotage.mutants import Mutant, mutants
 from lab.sabotage.mutation import Mutation, Outcome, Run, chosen
 from lab.sabotage.mutation_bench import Lines
-from lab.sabotage.mutation_plan import Planner, spread
+from lab.sabotage.mutation_plan import Planner, by_hand, spread
 from lab.sabotage.mutation_report import Report, Review, reviews
 from lab.sabotage.packets import passes
 from lab.sabotage.rules import Ruleset
 from roles.base.version import ROOT
-from tests.unit.firewall import listing, named, names
+from tests.unit.firewall import LED, listing, named, names
 
 
 @pytest.fixture
@@ -88,6 +88,15 @@ def test_what_a_mutant_of_the_answer_s_way_changes_is_seen(planner: Planner, rul
 def test_limits_are_asked_by_who_wants_too_much(planner: Planner, ruleset: Ruleset) -> None:
     (over,) = [m for m in mutants(ruleset) if "limit rate over" in m.name]
     assert planner.planned(over).areas == {"floods"}
+
+
+def test_senders_are_asked_for_wherever_they_are_looked_at() -> None:
+    ruleset = Ruleset.read(listing(LED))
+    found = {m.name: by_hand(m, ruleset) for m in mutants(ruleset)}
+    senders = [areas for name, areas in found.items() if name.startswith(("spoofing: ", "senders: "))]
+    assert len(senders) == 4 and all(areas == {"forged"} for areas in senders)
+    assert found["set from_guest / widened"] == {"forged"}
+    assert found["input: drop / removed"] == set()
 
 
 def test_mutants_share_a_round_where_none_changes_what_another_is_asked_by(planner: Planner, ruleset: Ruleset) -> None:

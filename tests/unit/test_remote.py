@@ -22,6 +22,7 @@ from roles import declared
 from roles.nftables import ruleset
 from roles.target import Target
 from roles.wireguard import files
+from tests.unit.firewall import chains
 from tests.unit.test_site_model import description
 
 # RFC 7748 §6.1: Alice's key pair.
@@ -64,12 +65,16 @@ def test_a_tunnel_reaches_what_management_reaches_encrypted_and_nothing_else() -
 
 
 def test_the_firewall_lets_the_tunnel_into_management_only() -> None:
-    lines = [line.strip() for line in ruleset.ruleset(target(remote())).content.decode().splitlines()]
-    onwards = [line for line in lines if line.startswith('iifname "wg-management"') and "accept" in line]
-    assert len(onwards) == 3
-    assert 'iifname "wg-management" oifname "br-management" counter accept comment "tunnel to management"' in onwards
-    assert all("ip daddr 10.10.20.1 tcp dport" in line for line in onwards if "oifname" not in line)
-    assert "10.10.90.0/24" in "".join(lines)
+    made = ruleset.ruleset(target(remote()))
+    rules = chains(made)
+    here, onwards = ([r for r in rules[f"tunnel_{way}"] if "accept" in r] for way in ("in", "onwards"))
+    assert onwards == ['oifname "br-management" counter accept comment "tunnel to management"']
+    assert len(here) == 2 and all(rule.startswith("ip daddr 10.10.20.1 tcp dport") for rule in here)
+    led = {chain: rule for chain, several in rules.items() for rule in several if "wg-management" in rule}
+    assert led.keys() == {"input", "forward"}
+    assert '"wg-management" : goto tunnel_in }' in led["input"]
+    assert '"wg-management" : goto tunnel_onwards }' in led["forward"]
+    assert b"10.10.90.0/24" in made.content
     assert "wg-management" not in ruleset.ruleset(target(None)).content.decode()
 
 
