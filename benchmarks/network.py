@@ -1,8 +1,9 @@
 """What the firewall costs with ten thousand devices in its sets: throughput, new connections, loading, one device more.
 
 `python -m benchmarks.network [--json]`; docs/benchmarks.md says what each figure means. Three network namespaces of its
-own are a device, a gateway and the internet; the gateway forwards, in turn with the whole ruleset of the lab's site and
-with none. It needs root and nft, and touches nothing of this machine's own network.
+own are a device, a gateway and the internet; the gateway forwards, in turn with the whole ruleset of the lab's site,
+with none, and with what tracks connections and translates their addresses alone. It needs root and nft, and touches
+nothing of this machine's own network.
 """
 
 from __future__ import annotations
@@ -31,6 +32,25 @@ MEASURED = Device(
     name="measured", model="measured", gateway="gateway", hardware_address="02:00:ff:ff:ff:01", address="10.10.10.50"
 )
 AT, PORT = "198.51.100.80", 5201
+
+# Without this no firewall knows what belongs to a connection, and no IPv4 leaves.
+TRACKING = """table inet gatehouse
+delete table inet gatehouse
+
+table inet gatehouse {
+	chain forward {
+		type filter hook forward priority filter; policy accept;
+		ct state established,related accept
+	}
+
+	chain translate {
+		type nat hook postrouting priority srcnat; policy accept;
+		oifname "br-internet" masquerade
+	}
+}
+"""
+# As the kit's kernel settings have it; a kernel without br_netfilter has no such settings.
+NO_BRIDGE_NETFILTER = [f"net.bridge.bridge-nf-call-{table}=0" for table in ("iptables", "ip6tables", "arptables")]
 
 # Takes bytes until the other side has no more, and says so; or connections, one after the other.
 SERVER = """
@@ -78,6 +98,8 @@ class Wires:
     def __init__(self, folder: Path) -> None:
         self._names = {name: f"gh-{os.getpid()}-{name}" for name in ("device", "gateway", "internet")}
         self.rules = folder / "firewall.nft"
+        self.tracking = folder / "tracking.nft"
+        self.tracking.write_text(TRACKING)
 
     def within(self, name: str, *argv: str, stdin: str = "") -> str:
         """What a program prints in a namespace. Raises `BenchmarkError` if it fails."""
@@ -96,6 +118,7 @@ class Wires:
             self._plug("device", "br-iot", "10.10.10.1/24", f"{MEASURED.address}/24", "10.10.10.1")
             self._plug("internet", "br-internet", "198.51.100.2/24", f"{AT}/24", "198.51.100.2")
             self.within("gateway", "sysctl", "-qw", "net.ipv4.ip_forward=1")
+            self.within("gateway", "sysctl", "-eqw", *NO_BRIDGE_NETFILTER)
             with self._serving():
                 yield
         finally:
@@ -128,13 +151,13 @@ class Wires:
             finally:
                 server.kill()
 
-    def firewall(self, on: bool) -> None:
-        """The ruleset loaded, or none at all: not even what tracks connections is at work then."""
-        self.within("gateway", "nft", *(["-f", str(self.rules)] if on else ["flush", "ruleset"]))
+    def firewall(self, rules: Path | None) -> None:
+        """A ruleset loaded, or none at all: not even what tracks connections is at work then."""
+        self.within("gateway", "nft", *(["-f", str(rules)] if rules else ["flush", "ruleset"]))
 
-    def taking(self, what: str, number: int, on: bool) -> Run:
+    def taking(self, what: str, number: int, rules: Path | None) -> Run:
         """The seconds that the device takes for bytes or connections."""
-        self.firewall(on)
+        self.firewall(rules)
         return Run(float(self.within("device", sys.executable, "-c", CLIENT, what, str(number), AT, str(PORT))))
 
 
@@ -170,7 +193,7 @@ def text(number: int) -> str:
 
 
 def measure(chosen: argparse.Namespace) -> Sequence[Ratio]:
-    """The four figures."""
+    """The figures."""
     if os.geteuid():
         raise BenchmarkError("network: needs root, for network namespaces (run it as root)")
     with tempfile.TemporaryDirectory(prefix="gatehouse-") as folder:
@@ -179,33 +202,35 @@ def measure(chosen: argparse.Namespace) -> Sequence[Ratio]:
         n = f"{chosen.devices:,}"
         with wires.up():
             progress("forwarding")
-            moved = in_turn(
-                chosen.rounds,
-                lambda: wires.taking("bytes", MEGABYTES, True),
-                lambda: wires.taking("bytes", MEGABYTES, False),
-                log=progress,
-            )
+            moved = _each(wires, "bytes", MEGABYTES, chosen.rounds)
             progress("new connections")
-            opened = in_turn(
-                chosen.rounds,
-                lambda: wires.taking("connections", CONNECTIONS, True),
-                lambda: wires.taking("connections", CONNECTIONS, False),
-                log=progress,
-            )
+            opened = _each(wires, "connections", CONNECTIONS, chosen.rounds)
             progress("loading, and one device more")
             loads = [_timed(wires, "-f", str(wires.rules)) for _ in range(chosen.rounds)]
             adds = [_added(wires, number) for number in range(chosen.rounds)]
+    megabytes, connections = (
+        f"time for {what}, ruleset with {n} devices" for what in (f"{MEGABYTES} MB", f"{CONNECTIONS} connections")
+    )
     return [
         # Twice as long is half the throughput.
-        Ratio(f"time for {MEGABYTES} MB, ruleset with {n} devices ÷ none", _pairs(moved), 1 / 0.95),
-        Ratio(f"time for {CONNECTIONS} connections, ruleset with {n} devices ÷ none", _pairs(opened), 1 / 0.90),
+        Ratio(f"{megabytes} ÷ none", [(ours, none) for ours, none, _ in moved], 1 / 0.95),
+        Ratio(f"{connections} ÷ none", [(ours, none) for ours, none, _ in opened], 1 / 0.90),
+        Ratio(f"{megabytes} ÷ tracking alone", [(ours, tracking) for ours, _, tracking in moved], 1 / 0.95),
+        Ratio(f"{connections} ÷ tracking alone", [(ours, tracking) for ours, _, tracking in opened], 1 / 0.90),
         Ratio(f"ruleset with {n} devices loaded ÷ {LOADED_WITHIN:.0f} s", [(r, Run(LOADED_WITHIN)) for r in loads], 1),
         Ratio(f"a device added to {n} ÷ {1000 * ADDED_WITHIN:.0f} ms", [(r, Run(ADDED_WITHIN)) for r in adds], 1),
     ]
 
 
-def _pairs(runs: list[tuple[Run, ...]]) -> list[tuple[Run, Run]]:
-    return [(ours, theirs) for ours, theirs in runs]
+def _each(wires: Wires, what: str, number: int, rounds: int) -> list[tuple[Run, ...]]:
+    """With the ruleset, with none, and with tracking alone."""
+    return in_turn(
+        rounds,
+        lambda: wires.taking(what, number, wires.rules),
+        lambda: wires.taking(what, number, None),
+        lambda: wires.taking(what, number, wires.tracking),
+        log=progress,
+    )
 
 
 def _timed(wires: Wires, *arguments: str) -> Run:
