@@ -14,8 +14,6 @@ from types import TracebackType
 from typing import Any, Self
 
 import paramiko
-import testinfra
-from testinfra.host import Host
 
 from deploy import positions
 from deploy.inventory import connection
@@ -98,19 +96,6 @@ class Line:
     @property
     def _control(self) -> Path:
         return self._folder / "ssh"
-
-    @once
-    def host(self) -> Host:
-        """testinfra's view of the gateway, over the same connection."""
-        _ = self.agent
-        given = self._connection
-        return testinfra.get_host(
-            f"ssh://{given['ssh_user']}@{given['ssh_hostname']}:{given['ssh_port']}",
-            sudo=given["_sudo"],
-            ssh_extra_args=f"-o ControlPath={self._control} -o BatchMode=yes"
-            f" -o UserKnownHostsFile={given['ssh_known_hosts_file']} -o StrictHostKeyChecking=yes",
-            controlpersist=0,
-        )
 
     def login(
         self, *options: str, user: str | None = None, identity: bool = True, run: str | None = "true"

@@ -6,12 +6,15 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from testinfra.host import Host
+
 from gatehouse.proof import expect, scans
 from gatehouse.proof.channel import ProbeError
 from gatehouse.proof.expect import split
 from gatehouse.proof.observation import Observation
 from gatehouse.proof.sockets import CONNECTED, LISTENING, Connection, Socket, connections, lasting, sockets
 from gatehouse.site import INTERNET
+from tests.compliance import errands
 from tests.compliance.line import Line
 from tests.compliance.once import once
 from tests.compliance.remote import callers
@@ -142,6 +145,18 @@ class Looks(Line):
         return self.scans[segment, f"scan:{what}@{address}", address]
 
     # what the gateway tells
+
+    @once
+    def host(self) -> Host:
+        """testinfra's view of the gateway; each of its commands is run anew."""
+        return errands.host(self.name, self._run_again)
+
+    def exists(self, path: str) -> bool:
+        """Whether there is a file, looked for once in a session. Raises `ProbeError`."""
+        seen = self.run("test", "-e", path)
+        if seen.result.get("status") not in (0, 1):
+            raise ProbeError(f"{self.name}: {path}: {seen}")
+        return seen.result["status"] == 0
 
     def run(self, *argv: str) -> Observation:
         """What a program on the gateway prints, run once in a session."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 
+from gatehouse.proof.channel import ProbeError
 from gatehouse.proof.observation import Observation
 from tests.compliance.live import Live
 from tests.compliance.once import once
@@ -29,12 +31,33 @@ def programs(live: Live) -> dict[str, str]:
     return {path: known.get(path) or known.get(path.removeprefix("/usr"), "") for path in sorted(paths)}
 
 
+@dataclass(frozen=True)
+class Package:
+    """What dpkg has of a package: its state, as `dpkg -l` abbreviates it, and its version."""
+
+    state: str
+    version: str
+
+    @property
+    def installed(self) -> bool:
+        """Whether it is set up entirely, wanted or held; `iF` and `iU` are half-way, an `R` at the end is broken."""
+        return self.state in ("ii", "hi")
+
+
+@once
+def packages(live: Live) -> dict[str, Package]:
+    """All that dpkg knows, by name. Raises `ProbeError` where it tells nothing."""
+    listed = live.run("dpkg-query", "-W", "-f", "${db:Status-Abbrev} ${binary:Package} ${Version}\n")
+    rows = [line.split() for line in str(listed.result.get("output", "")).splitlines()]
+    if not rows:
+        raise ProbeError(f"{live.name}: dpkg-query: {str(listed.result.get('error', '')).strip() or listed}")
+    return {row[1].partition(":")[0]: Package(row[0], row[2]) for row in rows if len(row) == 3}
+
+
 @once
 def installed(live: Live) -> dict[str, str]:
     """`{package: its version}` of those that dpkg has, also half-way."""
-    listed = live.run("dpkg-query", "-W", "-f", "${db:Status-Abbrev} ${binary:Package} ${Version}\n")
-    rows = [line.split() for line in str(listed.result.get("output", "")).splitlines()]
-    return {row[1].partition(":")[0]: row[2] for row in rows if len(row) == 3 and row[0].startswith("i")}
+    return {name: package.version for name, package in packages(live).items() if package.state.startswith("i")}
 
 
 @once

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 
 import pytest
 
@@ -11,7 +10,7 @@ from gatehouse.proof.plugin import cannot_prove
 from gatehouse.site.alerts import topic
 from roles.alerts import files, service
 from tests.compliance.alerts import seen
-from tests.compliance.test_host import EXPOSURE_AT_MOST
+from tests.compliance.test_host import EXPOSURE_AT_MOST, rated
 
 LATE = 300  # seconds: it is judged once a minute
 
@@ -61,8 +60,6 @@ def test_an_alert_reaches_who_listens_for_it(live, evidence):
 @pytest.mark.check("alerts.confined")
 def test_the_alerts_program_is_confined(live, evidence):
     """systemd rates the unit that tells alerts as little exposed."""
-    rated_by = live.run("systemd-analyze", "security", "--no-pager", files.UNIT)
-    rated = re.search(r"exposure level for (\S+): ([0-9.]+)", str(rated_by.result.get("output")))
-    assert rated, f"systemd rates no {files.UNIT}"
-    evidence({"from": "gateway", "sent": f"systemd-analyze security {files.UNIT}", "got": rated[2]})
-    assert float(rated[2]) <= EXPOSURE_AT_MOST, f"{files.UNIT}: exposure {rated[2]}, at most {EXPOSURE_AT_MOST}"
+    exposure = rated(live, evidence, files.UNIT)
+    assert exposure is not None, f"systemd rates no {files.UNIT}"
+    assert exposure <= EXPOSURE_AT_MOST, f"{files.UNIT}: exposure {exposure}, at most {EXPOSURE_AT_MOST}"

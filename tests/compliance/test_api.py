@@ -14,7 +14,7 @@ from gatehouse.proof.plugin import cannot_prove
 from gatehouse.site.pages import OWN
 from roles.api import service
 from tests.compliance import web
-from tests.compliance.accounts import is_shut_for_others
+from tests.compliance.accounts import are_shut_for_others
 from tests.compliance.once import once
 
 PATH = "/api/devices"
@@ -104,4 +104,4 @@ def test_not_even_a_good_token_changes_anything(live, evidence):
 @pytest.mark.check("api.other-accounts")
 def test_other_accounts_of_the_gateway_do_not_reach_the_plain_port(live, evidence):
     """Only root and the HTTPS front connect to the port without encryption."""
-    is_shut_for_others(live, evidence, live.site.listener(service.name, "http"))
+    are_shut_for_others(live, evidence, live.site.listener(service.name, "http"))

@@ -13,7 +13,7 @@ from gatehouse.proof.plugin import cannot_prove
 from gatehouse.site import seconds
 from roles import influxdb
 from roles.influxdb.deploy import STATE, UNIT
-from tests.compliance.accounts import is_shut_for_others
+from tests.compliance.accounts import are_shut_for_others
 from tests.compliance.once import once
 
 PROTECTED = pytest.mark.controls("OWASP-IoT-Top10-2018:I3", "OWASP-ISVS-1.0+main-2026-06:4.2.2")
@@ -25,7 +25,7 @@ PRIVATE = pytest.mark.controls("OWASP-IoT-Top10-2018:I6", "OWASP-IoT-Top10-2018:
 def runs_a_database(live):
     if not any(service.name == "influxdb" for service in live.site.services_of(live.name)):
         cannot_prove("this gateway goes without a database")
-    if not live.host.file(f"/etc/systemd/system/{UNIT}.d/50-gatehouse.conf").exists:
+    if not live.exists(f"/etc/systemd/system/{UNIT}.d/50-gatehouse.conf"):
         cannot_prove(f"{live.site.database.engine} is not deployed: its package could not be had")
 
 
@@ -133,8 +133,7 @@ def test_nothing_is_kept_longer_than_the_site_says(live, evidence):
 @pytest.mark.check("database.other-accounts")
 def test_other_accounts_of_the_gateway_reach_none_of_its_ports(live, evidence):
     """Accounts that have no business with it can't connect: not to its pages without login, nor to its RPC."""
-    for listener in live.site.service("influxdb").listeners:
-        is_shut_for_others(live, evidence, listener)
+    are_shut_for_others(live, evidence, *live.site.service("influxdb").listeners)
 
 
 @PRIVATE

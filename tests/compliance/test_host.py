@@ -20,7 +20,7 @@ from roles.kernel.deploy import settings
 from roles.kernel.facts import Settings
 from roles.kernel.operations import wanted
 from roles.target import Target
-from tests.compliance import web
+from tests.compliance import system, units, web
 
 LOG_AT_MOST = 1 << 30  # bytes: `SystemMaxUse` of the role journald
 LOG_KEPT = "90day"  # `MaxRetentionSec`
@@ -42,15 +42,14 @@ def test_a_service_is_installed_runs_and_starts_by_itself(live, service, evidenc
     """The service's packages are installed, its units run, and they start with the gateway."""
     the_engine_is_deployed(live, service)
     for name in service.packages:
-        package = live.host.package(name)
-        assert package.is_installed, f"{name} is not installed"
+        package = system.packages(live).get(name)
+        assert package and package.installed, f"{name} is not installed"
         evidence({"from": "gateway", "sent": f"package {name}", "got": package.version})
     for name in service.units:
-        unit = live.host.service(name)
-        enabled, running = unit.is_enabled, unit.is_running
-        evidence({"from": "gateway", "sent": f"unit {name}", "got": f"running {running}, enabled {enabled}"})
-        assert running, f"{name} does not run"
-        assert enabled, f"{name} does not start with the gateway"
+        unit = units.running(live)[name]
+        evidence({"from": "gateway", "sent": f"unit {name}", "got": f"{unit.active}, {unit.file}"})
+        assert unit.runs, f"{name} does not run"
+        assert unit.starts, f"{name} does not start with the gateway"
     if not (service.packages or service.units):
         cannot_prove("it declares neither packages nor units")
 
@@ -60,7 +59,7 @@ def the_engine_is_deployed(live, service):
     engine = live.site.database.engine
     if not (service.from_maker or (service.engines and engine not in service.engines)):
         return
-    if not any(live.host.file(f"/etc/systemd/system/{unit}.d/50-gatehouse.conf").exists for unit in service.units):
+    if not any(live.exists(f"/etc/systemd/system/{unit}.d/50-gatehouse.conf") for unit in service.units):
         program = service.name if service.from_maker else engine
         cannot_prove(f"{program} is not deployed: its package could not be had")
 
@@ -76,16 +75,21 @@ def test_a_service_that_strangers_talk_to_is_confined(live, service, evidence):
     assert service.units, "declares no unit, so nothing can be confined"
     the_engine_is_deployed(live, service)
     for unit in service.units:
-        seen = live.run("systemd-analyze", "security", "--no-pager", unit)
-        rated = re.search(r"exposure level for (\S+): ([0-9.]+)", str(seen.result.get("output")))
-        if rated is None:
+        exposure = rated(live, evidence, unit)
+        if exposure is None:
+            seen, _ = units.ratings(live)
             cannot_prove(f"systemd rates no {unit}: {seen.result.get('error') or seen.outcome}")
-        evidence(
-            {"from": "gateway", "sent": f"systemd-analyze security {unit}", "got": rated[2], "at": seen.result["at"]}
-        )
-        if float(rated[2]) > EXPOSURE_AT_MOST and service.unconfined:
-            cannot_prove(f"{unit}: exposure {rated[2]}, at most {EXPOSURE_AT_MOST}: {service.unconfined}")
-        assert float(rated[2]) <= EXPOSURE_AT_MOST, f"{unit}: exposure {rated[2]}, at most {EXPOSURE_AT_MOST}"
+        if exposure > EXPOSURE_AT_MOST and service.unconfined:
+            cannot_prove(f"{unit}: exposure {exposure}, at most {EXPOSURE_AT_MOST}: {service.unconfined}")
+        assert exposure <= EXPOSURE_AT_MOST, f"{unit}: exposure {exposure}, at most {EXPOSURE_AT_MOST}"
+
+
+def rated(live, evidence, unit):
+    """How exposed systemd says that a unit is: 0 is confined entirely, 10 not at all; None where it says nothing."""
+    seen, ratings = units.ratings(live)
+    got = ratings.get(unit)
+    evidence({"from": "gateway", "sent": f"systemd-analyze security {unit}", "got": got, "at": seen.result.get("at")})
+    return float(got) if got else None
 
 
 @pytest.mark.controls("ETSI-EN-303-645-v3.1.3:5.4-1", "OWASP-ISVS-1.0+main-2026-06:2.3.1", "OWASP-IoT-Top10-2018:I7")
@@ -174,10 +178,10 @@ def test_the_firewall_drops_by_default_and_is_loaded_before_the_network(live, ev
         evidence({"from": "gateway", "sent": f"nft list chains: {hook}", "got": policy, "at": listed.result["at"]})
         assert policy == "drop", f"chain {hook} of table inet gatehouse: {policy}"
     (unit,) = live.site.service("nftables").units
-    order = live.run("systemctl", "show", unit, "-p", "UnitFileState", "-p", "Before").result["output"]
-    evidence({"from": "gateway", "sent": f"systemctl show {unit}", "got": " ".join(order.split())})
-    assert "UnitFileState=enabled" in order, f"{unit} is not loaded at start"
-    assert "network-pre.target" in order, f"{unit} is not loaded before the network is up"
+    order = {name: units.properties(live)[unit].get(name, "") for name in ("UnitFileState", "Before")}
+    evidence({"from": "gateway", "sent": f"systemctl show {unit}", "got": order})
+    assert order["UnitFileState"] == "enabled", f"{unit} is not loaded at start"
+    assert "network-pre.target" in order["Before"].split(), f"{unit} is not loaded before the network is up"
 
 
 def kernel(live, evidence):
@@ -251,7 +255,7 @@ def refuses(live, evidence, modules):
 def test_the_log_outlives_a_restart_and_cannot_fill_the_disk(live, evidence):
     """The journal that runs keeps what it is told on the disk, and at its start gave itself a limit."""
     (unit,) = live.site.service("journald").units
-    pid = str(live.run("systemctl", "show", unit, "-p", "MainPID", "--value").result["output"]).strip()
+    pid = units.properties(live)[unit].get("MainPID", "0")
     told = live.run("journalctl", "-o", "json", "-n", "1", f"_PID={pid}", SPACE_USED, "JOURNAL_NAME=System Journal")
     if pid == "0" or not str(told.result.get("output", "")).strip():
         cannot_prove("the journal doesn't run, or no longer has what it said at its start")
@@ -294,10 +298,9 @@ def test_security_updates_install_themselves(live, evidence):
     evidence({"from": "gateway", "sent": "apt-config: Unattended-Upgrade::Origins-Pattern", "got": origins})
     assert any("security" in origin.lower() for origin in origins), "security updates are not among those installed"
     for timer in live.site.service("upgrades").units:
-        shown = live.run("systemctl", "show", timer, "-p", "NextElapseUSecRealtime", "-p", "NextElapseUSecMonotonic")
-        armed = any(line.partition("=")[2] not in ("", "infinity") for line in shown.result["output"].splitlines())
-        evidence({"from": "gateway", "sent": timer, "got": " ".join(shown.result["output"].split())})
-        assert armed, f"{timer} has no next time"
+        times = units.next_times(live, timer)
+        evidence({"from": "gateway", "sent": timer, "got": times or "no next time"})
+        assert times, f"{timer} has no next time"
 
 
 @pytest.mark.controls("ETSI-EN-303-645-v3.1.3:5.1-1", "CIS-Debian-12-v1.1.0:7.2.x", "OWASP-IoT-Top10-2018:I1")

@@ -8,9 +8,11 @@ import time
 
 import pytest
 
+from gatehouse.proof import expect
 from gatehouse.proof.plugin import cannot_prove
 from roles.kernel import radios
 from roles.packages import NOTES
+from tests.compliance import units
 from tests.compliance.accounts import STRANGERS
 from tests.compliance.system import archived, installed, programs, verified
 
@@ -137,9 +139,11 @@ def test_memory_is_laid_out_at_random_and_data_is_not_run(live, evidence):
     assert not exempt, f"runs without this: {exempt[0]}"
 
 
+# Where the kernel says how much memory a group of processes may have: the first that is there.
 HELD = (
-    'cat "/sys/fs/cgroup$1/memory.max" "/sys/fs/cgroup/memory$1/memory.limit_in_bytes"'
-    ' "/sys/fs/cgroup/unified$1/memory.max" 2>/dev/null | head -n 1'
+    "/sys/fs/cgroup{}/memory.max",
+    "/sys/fs/cgroup/memory{}/memory.limit_in_bytes",
+    "/sys/fs/cgroup/unified{}/memory.max",
 )
 
 
@@ -148,27 +152,32 @@ HELD = (
 def test_a_service_that_strangers_talk_to_can_take_no_more_than_its_share(live, evidence):
     """Each program that faces a network has an end to its memory and its processes, and the kernel holds it to that."""
     memory = int(str(live.run("grep", "MemTotal", "/proc/meminfo").result["output"]).split()[1]) << 10
-    looked_at = 0
-    for service in live.site.services_of(live.name):
-        # Of sshd a person's session would be held to it, too.
-        for unit in service.units if service.network_facing and not service.unconfined else ():
-            wanted = ("MainPID", "MemoryMax", "TasksMax", "ControlGroup")
-            shown = str(live.run("systemctl", "show", unit, *(f"-p{name}" for name in wanted)).result.get("output", ""))
-            state = dict(line.split("=", 1) for line in shown.splitlines() if "=" in line)
-            if state.get("MainPID", "0") == "0":
-                continue  # a tunnel is the kernel's; what does not run is another check's matter
-            looked_at += 1
-            held = str(live.run("sh", "-c", HELD, "sh", state["ControlGroup"]).result.get("output", "")).strip()
-            got = f"{state['MemoryMax']} bytes (the kernel: {held or 'no word'}), {state['TasksMax']} tasks"
-            evidence({"from": "gateway", "sent": f"limits of {unit}", "got": got})
-            for name, most in (("MemoryMax", memory - 1), ("TasksMax", MOST_TASKS)):
-                value = state[name]
-                assert value.isdecimal() and int(value) <= most, f"{unit}: {name} is {value}, at most {most}"
-            assert not held or held == state["MemoryMax"], f"{unit}: the kernel lets it have {held} bytes"
-            if not held:
-                cannot_prove("this kernel has no limits of memory by group (cgroup)")
-    if not looked_at:
+    # Of sshd a person's session would be held to it, too.
+    facing = [each for each in live.site.services_of(live.name) if each.network_facing and not each.unconfined]
+    states = {unit: units.properties(live)[unit] for service in facing for unit in service.units}
+    # A tunnel is the kernel's; what does not run is another check's matter.
+    states = {unit: state for unit, state in states.items() if state.get("MainPID", "0") != "0"}
+    if not states:
         cannot_prove("no program faces a network here")
+    limits = held(live, [state["ControlGroup"] for state in states.values()])
+    for unit, state in states.items():
+        most_held = limits.get(state["ControlGroup"], "")
+        got = f"{state['MemoryMax']} bytes (the kernel: {most_held or 'no word'}), {state['TasksMax']} tasks"
+        evidence({"from": "gateway", "sent": f"limits of {unit}", "got": got})
+        for name, most in (("MemoryMax", memory - 1), ("TasksMax", MOST_TASKS)):
+            value = state[name]
+            assert value.isdecimal() and int(value) <= most, f"{unit}: {name} is {value}, at most {most}"
+        assert not most_held or most_held == state["MemoryMax"], f"{unit}: the kernel lets it have {most_held} bytes"
+        if not most_held:
+            cannot_prove("this kernel has no limits of memory by group (cgroup)")
+
+
+def held(live, groups):
+    """`{group: the bytes of memory that the kernel lets it have}`, without those of which it says nothing."""
+    places = {place.format(group): group for group in groups for place in HELD}
+    found = str(live.run("grep", "-s", "-H", "-m", "1", "", *places).result.get("output", ""))
+    said = dict(line.rsplit(":", 1) for line in found.splitlines())
+    return {places[place]: said[place] for place in reversed(places) if place in said}
 
 
 @pytest.mark.controls("CIS-Debian-12-v1.1.0:3.1.2", "CIS-Debian-12-v1.1.0:3.1.3", f"{ISVS}:4.4.1")
@@ -181,12 +190,11 @@ def test_no_radio_is_on_that_the_site_does_not_name(live, evidence):
     up = [name for name in sorted(there - ports) if "UP" in interface_flags(live, name)]
     assert not up, f"{up[0]} is wireless, up, and in no segment"
     for unit in radios(ports):
-        shown = str(live.run("systemctl", "show", unit, "-pActiveState", "-pUnitFileState").result.get("output", ""))
-        state = dict(line.split("=", 1) for line in shown.splitlines() if "=" in line)
-        evidence({"from": "gateway", "sent": unit, "got": " ".join(state.values()).strip()})
-        assert state, f"systemd says nothing of {unit}"
-        assert state["ActiveState"] != "active", f"{unit} runs"
-        assert state["UnitFileState"] != "enabled", f"{unit} starts with the gateway"
+        state = units.properties(live)[unit]
+        active, file = state["ActiveState"], state["UnitFileState"]
+        evidence({"from": "gateway", "sent": unit, "got": f"{active} {file}".strip()})
+        assert active != "active", f"{unit} runs"
+        assert file != "enabled", f"{unit} starts with the gateway"
 
 
 def interface_flags(live, name):
@@ -212,11 +220,10 @@ def test_the_administrator_alone_becomes_root_in_a_terminal_of_its_own_and_it_is
     lines = [line for line in noted.splitlines() if mark in line]
     evidence({"from": "gateway", "sent": "journalctl -t sudo", "got": lines or "nothing of it"})
     assert lines and live.administrator in lines[0], "what was run as root is in no log"
-    for account in STRANGERS:
-        for way in (("sudo", "-n", "id", "-u"), ("su", "-c", "id -u")):
-            tried = live.run("runuser", "-u", account, "--", *way)
-            got = str(tried.result.get("output", "")).strip()
-            evidence(
-                {"from": "gateway", "sent": f"{way[0]} as {account}", "got": got or f"status {tried.result['status']}"}
-            )
-            assert got != "0" and tried.result["status"] != 0, f"{account} becomes root by {way[0]}"
+    # At the same time: su has whom it refuses wait.
+    ways = [(account, way) for account in STRANGERS for way in (("sudo", "-n", "id", "-u"), ("su", "-c", "id -u"))]
+    tries = [{"kind": "run", "argv": ["runuser", "-u", account, "--", *way]} for account, way in ways]
+    for (account, (program, *_)), tried in zip(ways, live.ask({expect.GATEWAY: tries})[expect.GATEWAY], strict=True):
+        got, status = str(tried.result.get("output", "")).strip(), tried.result["status"]
+        evidence({"from": "gateway", "sent": f"{program} as {account}", "got": got or f"status {status}"})
+        assert got != "0" and status != 0, f"{account} becomes root by {program}"

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
 
 import pytest
 
 from roles.target import Target
 from roles.watch import files
-from tests.compliance.test_host import EXPOSURE_AT_MOST
+from tests.compliance import units
+from tests.compliance.test_host import EXPOSURE_AT_MOST, rated
 
 LATE = 300  # seconds between the start of a run and its result
 
@@ -40,9 +40,11 @@ def test_the_nightly_verification_looks_at_all_that_is_declared_and_says_what_is
     evidence({"from": "gateway", "sent": files.RESULT, "got": f"{len(result['checks'])} looked at, wrong: {wrong}"})
     missing = sorted(looked_at(live) - result["checks"].keys())
     assert not missing, f"it does not look at {missing[0]}{f' and {len(missing) - 1} more' if missing[1:] else ''}"
-    for name in files.settings(Target(live.site, live.name, lambda: live.pki))["units"]:
-        unit = live.host.service(name)
-        well = bool(unit.is_running and unit.is_enabled)
+    declared = files.settings(Target(live.site, live.name, lambda: live.pki))["units"]
+    # As they are now, not as they were when another check asked.
+    for name, unit in units.states(live, declared).items():
+        evidence({"from": "gateway", "sent": f"unit {name}", "got": f"{unit.active}, {unit.file}"})
+        well = unit.runs and unit.starts
         assert well == (f"unit {name}" not in wrong), f"{name}: it says '{wrong.get(f'unit {name}', 'in order')}'"
 
 
@@ -50,8 +52,6 @@ def test_the_nightly_verification_looks_at_all_that_is_declared_and_says_what_is
 @pytest.mark.check("watch.confined")
 def test_the_nightly_verification_is_confined(live, evidence):
     """systemd rates the unit of the nightly verification as little exposed."""
-    seen = live.run("systemd-analyze", "security", "--no-pager", files.UNIT)
-    rated = re.search(r"exposure level for (\S+): ([0-9.]+)", str(seen.result.get("output")))
-    assert rated, f"systemd rates no {files.UNIT}"
-    evidence({"from": "gateway", "sent": f"systemd-analyze security {files.UNIT}", "got": rated[2]})
-    assert float(rated[2]) <= EXPOSURE_AT_MOST, f"{files.UNIT}: exposure {rated[2]}, at most {EXPOSURE_AT_MOST}"
+    exposure = rated(live, evidence, files.UNIT)
+    assert exposure is not None, f"systemd rates no {files.UNIT}"
+    assert exposure <= EXPOSURE_AT_MOST, f"{files.UNIT}: exposure {exposure}, at most {EXPOSURE_AT_MOST}"

@@ -24,8 +24,6 @@ from fnmatch import fnmatch
 from typing import Any
 
 import pytest
-import testinfra
-from testinfra.host import Host
 
 import lab
 from gatehouse.proof import expect
@@ -129,18 +127,6 @@ class Warm(Live):
         command = hosts.entering(lab.name_of(self.site), self.name, "python3", "-I", "-c", START)
         config = {"segments": self.wanted_positions(), "patience": PLACING}
         return self._stack.enter_context(Agent(self.name, command, config, patience=PLACING + 60))
-
-    @once
-    def host(self) -> Host:
-        """testinfra's view, over a connection of its own: the agent has none to share."""
-        given = self._connection
-        return testinfra.get_host(
-            f"ssh://{given['ssh_user']}@{given['ssh_hostname']}:{given['ssh_port']}",
-            sudo=given["_sudo"],
-            ssh_identity_file=given["ssh_key"],
-            ssh_extra_args=f"-o BatchMode=yes -o IdentitiesOnly=yes"
-            f" -o UserKnownHostsFile={given['ssh_known_hosts_file']} -o StrictHostKeyChecking=yes",
-        )
 
     def ask(self, work: Any, patience: float = 180) -> dict[str, list[Observation]]:
         """Notes for which area it is asked."""
