@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,8 +14,7 @@ from gatehouse.identity.store import SecretStore
 from gatehouse.site import Site
 from roles import declared
 from roles.target import Target
-
-POLICY = Path("/usr/sbin/policy-rc.d")
+from tests.roles import debian
 
 
 @pytest.fixture(scope="session")
@@ -29,31 +25,8 @@ def programs() -> Callable[..., None]:
         path = f"{os.environ['PATH']}:/usr/sbin:/sbin"
         if shutil.which(program, path=path):
             return
-        print(f"\ntests: installing Debian's {package} on this machine, without starting it", file=sys.__stderr__)
-        created = not POLICY.exists()
-        if created:
-            POLICY.write_text("#!/bin/sh\nexit 101\n")
-            POLICY.chmod(0o755)
-        try:
-            environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-            install = [
-                "apt-get",
-                "install",
-                "-q",
-                "-y",
-                "--no-install-recommends",
-                "-o",
-                "DPkg::Lock::Timeout=120",
-                package,
-            ]
-            for command in (install, ["apt-get", "-q", "update"], install):
-                done = subprocess.run(command, env=environment, capture_output=True, text=True)
-                if done.returncode == 0 and command is install:
-                    break
-        finally:
-            if created:
-                POLICY.unlink()
-        assert shutil.which(program, path=path), f"apt-get install {package}: {done.stdout[-300:]}{done.stderr[-300:]}"
+        failed = debian.install(package)
+        assert shutil.which(program, path=path), failed or f"{package}: there is no {program} in it"
 
     return ensure
 

@@ -23,6 +23,7 @@ from gatehouse.proof.probes import coap as probes
 from gatehouse.proof.probes.coap import Device
 from roles.coap import files
 from roles.target import Target
+from tests.roles import debian
 from tests.roles.broker import NOT_AUTHORISED, SECONDS, Broker, Client, free_port, running
 from tests.roles.coapserver import TOPIC, Endpoint, everything, serving
 
@@ -70,17 +71,7 @@ def python(request: pytest.FixtureRequest, target: Target) -> str:
     if request.param == "environment":
         return sys.executable
     if subprocess.run([DEBIAN, "-I", "-c", "import OpenSSL"], capture_output=True, check=False).returncode:
-        install = [
-            "apt-get",
-            "install",
-            "-q",
-            "-y",
-            "--no-install-recommends",
-            "-o",
-            "DPkg::Lock::Timeout=120",
-            "python3-openssl",
-        ]
-        subprocess.run(install, capture_output=True, check=True)
+        assert not (failed := debian.install("python3-openssl")), failed
     return DEBIAN
 
 
