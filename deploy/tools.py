@@ -41,8 +41,10 @@ def ensure(log: Callable[[str], None], tools: dict[str, str] | None = None) -> N
         raise ToolError(f"missing Debian packages: run 'apt-get install {' '.join(missing)}' as root")
     log(f"kit: installing the Debian packages {', '.join(missing)}")
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    # A mirror has bad moments, and somebody else may be installing.
+    apt = ["apt-get", "-q", "-o", "Acquire::Retries=3", "-o", "DPkg::Lock::Timeout=120"]
     for command in (["update"], ["install", "-y", "--no-install-recommends", *missing]):
-        done = subprocess.run(["apt-get", "-q", *command], env=environment, capture_output=True, text=True, check=False)
+        done = subprocess.run([*apt, *command], env=environment, capture_output=True, text=True, check=False)
         if done.returncode:
             said = [line for line in done.stderr.splitlines() if line.startswith("E:")] or ["apt-get failed"]
             raise ToolError(f"can't install {', '.join(missing)}: {said[-1]} (is the package mirror reachable?)")

@@ -130,10 +130,13 @@ def hello_of(datagram: bytes) -> bytes:
 
 
 class Session:
-    """What is agreed on with one client. `say` sends it a datagram; `device` is its name once it is known."""
+    """What is agreed on with one client, who is shown `identity`. `say` sends it a datagram.
+
+    `device` is its name, once it is known.
+    """
 
     def __init__(self, identity: Identity, peer: Peer, say: Callable[[bytes], None]) -> None:
-        self.peer, self._say = peer, say
+        self.identity, self.peer, self._say = identity, peer, say
         self.device, self.hello, self.ends = "", b"", b""
         self._least = 0
         self.begun = self.heard = time.monotonic()

@@ -172,6 +172,11 @@ class Server:
             self._counts.tell("handshake", f"{place.peer[0]}: refused: {error}", count=True)
             return
         del self._shaking[place]
+        if session.identity is not self._identity and not session.is_vouched_for(self._identity):
+            session.close()
+            self._counts.values["refused_handshakes"] += 1
+            self._counts.tell("cut off", f"{place.peer[0]}: refused: {session.device}: is cut off", count=True)
+            return
         self._counts.values["handshakes"] += 1
         for former in (self._clients.get(place), self._named.get(session.device)):
             if former is not None:
@@ -272,7 +277,7 @@ class Server:
     def _look(self) -> None:
         """Reads certificates, lists and devices again if they have changed, and judges the sessions by those of now.
 
-        A broken file changes nothing.
+        A broken file changes nothing. A handshake goes on with what it began with, and is judged at its end.
         """
         for client in [each for each in self._clients.values() if each.session.has_ended]:
             self._drop(client, f"{client.session.device}: its certificate has ended")
@@ -281,7 +286,6 @@ class Server:
             self._seen = found
             try:
                 self._identity, self._devices = self._read()
-                self._shaking.clear()
                 self._counts.values["reloads"] += 1
                 self._cut_off()
             except CoapError as error:

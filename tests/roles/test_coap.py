@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -276,12 +278,84 @@ def test_a_renewed_certificate_of_its_own_is_taken_up_without_a_start(
     pki.vault.delete("server/coap-gw/certificate")
     pki.vault.delete("server/coap-gw/key")
     endpoint.put(files.certificate(target))
-    endpoint.until(lambda: endpoint.asked(kitchen)["fingerprint"] != served, "still the former one")
+    endpoint.until(lambda: endpoint.asked(kitchen).get("fingerprint", served) != served, "still the former one")
     # Who shows none sees it, too, and is not let in: as a rotation looks.
     assert probes.certificate(endpoint.probe(None)) == {
         "outcome": "agreed", "fingerprint": sha256_of(files.certificate(target)[0].content)
     }  # fmt: skip
     assert endpoint.process.pid == pid and endpoint.process.poll() is None
+
+
+@contextlib.contextmanager
+def held(endpoint: Endpoint, passing: int) -> Iterator[tuple[int, threading.Event, threading.Event]]:
+    """A way to the endpoint that holds back what a client sends after so many datagrams.
+
+    Its port; set once something is held; to be set so that it goes on.
+    """
+    holding, goes_on = threading.Event(), threading.Event()
+    with (
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as near,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as far,
+    ):
+        near.bind(("127.0.0.1", 0))
+        far.connect(("127.0.0.1", endpoint.port))
+        client: list[Any] = []
+        ended = threading.Event()
+
+        def there() -> None:
+            count = 0
+            while not ended.is_set():
+                with contextlib.suppress(TimeoutError):
+                    datagram, place = near.recvfrom(65535)
+                    client[:] = [place]
+                    count += 1
+                    if count > passing and not goes_on.is_set():
+                        holding.set()
+                        goes_on.wait(4 * SECONDS)
+                    far.send(datagram)
+
+        def back() -> None:
+            while not ended.is_set():
+                with contextlib.suppress(TimeoutError):
+                    near.sendto(far.recv(65535), client[0])
+
+        ways = [threading.Thread(target=way) for way in (there, back)]
+        for each in (near, far):
+            each.settimeout(0.2)
+        for way in ways:
+            way.start()
+        try:
+            yield near.getsockname()[1], holding, goes_on
+        finally:
+            goes_on.set()
+            ended.set()
+            for way in ways:
+                way.join()
+
+
+@pytest.mark.parametrize("revoked", [False, True])
+def test_who_is_in_the_middle_of_a_handshake_while_files_are_read_again_is_judged_by_the_new_ones(
+    endpoint: Endpoint, target: Target, pki: Pki, revoked: bool
+) -> None:
+    credential = pki.ephemeral_client("kitchen-01")
+    met: list[dict[str, Any]] = []
+    # A hello, and another with the cookie: from then on the endpoint knows of it.
+    with held(endpoint, passing=2) as (port, holding, goes_on):
+        asks = {"port": port, "timeout": 4 * SECONDS, "requests": [posting()]}
+        client = threading.Thread(target=lambda: met.append(endpoint.asked(credential, **asks)))
+        client.start()
+        assert holding.wait(2 * SECONDS)
+        before = endpoint.number("reloads_total") or 0
+        if revoked:
+            pki.revoke(credential.serial)
+        endpoint.put(files.admission(target))
+        endpoint.until(lambda: (endpoint.number("reloads_total") or 0) > before, "not read again")
+        refused = endpoint.number("refused_handshakes_total") or 0
+        goes_on.set()
+        client.join()
+    answers = [answer["code"] for answer in met[0].get("answers", [])]
+    assert answers == ([""] if revoked else ["2.04"]), met
+    endpoint.until(lambda: (endpoint.number("refused_handshakes_total") or 0) - refused == revoked, "not counted")
 
 
 def test_a_client_is_sent_no_more_than_it_sent_until_it_has_returned_a_cookie(endpoint: Endpoint) -> None:
