@@ -26,6 +26,7 @@ from lab import engine, images, simulator
 from lab.conditions import CODENAMES
 from tests.checkout import Checkout, copied
 from tests.lab.gateways import Gateway
+from tests.lab.needed import PROGRAMS
 
 CLONE_NEWNET = 0x40000000  # unshare(2); Python has it from 3.12
 SAID = pytest.StashKey[list[str]]()
@@ -43,7 +44,7 @@ def pytest_configure(config: pytest.Config) -> None:
             raise OSError(ctypes.get_errno(), "a network of the worker's own (the lab needs root)")
         subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
     elif getattr(config.option, "numprocesses", None):
-        tools.ensure(print, {**tools.TOOLS, "debsecan": "debsecan"})
+        tools.ensure(print, PROGRAMS)
         with contextlib.suppress(EnvironmentRefused):  # what needs it says so
             environment("sslyze", print, built="sslyze")
             environment("pip-audit", print)

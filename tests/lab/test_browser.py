@@ -11,18 +11,18 @@ from deploy import tools, vaults
 from roles import grafana
 from tests.lab.browser import Browser
 from tests.lab.gateways import Gateway
+from tests.lab.needed import BROWSER
 from tests.lab.test_database import write
 
 pytestmark = pytest.mark.timeout(900)
 
-NEEDED = {"chromium": "chromium", "certutil": "libnss3-tools"}
 # Where the picture that the documentation shows is put, for whoever makes it anew.
 PICTURE = "GATEHOUSE_PICTURE"
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
 def test_the_operator_logs_in_and_sees_what_devices_report(gateway: Gateway, tmp_path: Path) -> None:
-    tools.ensure(print, NEEDED)
+    tools.ensure(print, BROWSER)
     site = gateway.checkout.site
     name, gateway_site = grafana.host_name(site.domain), site.gateways["gateway"]
     names = {name: str(gateway_site.networks["management"].addresses[0])}
