@@ -278,7 +278,7 @@ def test_a_renewed_certificate_of_its_own_is_taken_up_without_a_start(
     pki.vault.delete("server/coap-gw/certificate")
     pki.vault.delete("server/coap-gw/key")
     endpoint.put(files.certificate(target))
-    endpoint.until(lambda: endpoint.asked(kitchen).get("fingerprint", served) != served, "still the former one")
+    endpoint.until(lambda: endpoint.asked(kitchen)["fingerprint"] != served, "still the former one")
     # Who shows none sees it, too, and is not let in: as a rotation looks.
     assert probes.certificate(endpoint.probe(None)) == {
         "outcome": "agreed", "fingerprint": sha256_of(files.certificate(target)[0].content)
