@@ -42,6 +42,11 @@ def connect(log: Log = print, start: bool = True) -> docker.DockerClient:
     return client
 
 
+def installed() -> bool:
+    """Whether this machine has a Docker Engine, dead or alive."""
+    return shutil.which("dockerd") is not None or SOCKET.exists()
+
+
 def install(*packages: str) -> None:
     """Install Debian packages on the operator's machine; the caller has announced it. Raises LabError."""
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 import socket
 import time
 from collections.abc import Iterator
@@ -85,7 +84,7 @@ def down(name: str, log: Log = print, home: Path | None = None) -> None:
     """Remove the lab: containers, interfaces, keys. The images stay. Nothing to remove is no error."""
     with locked(name, log), _engine_errors(name):
         state = State(name, home)
-        if shutil.which("dockerd"):
+        if engine.installed():
             # A dead engine still has the lab's containers on its disk: it is started to remove them.
             client = engine.connect(log)
             _clear_another_checkouts(client, state, log)
@@ -95,7 +94,12 @@ def down(name: str, log: Log = print, home: Path | None = None) -> None:
 
 
 def status(name: str) -> list[Row]:
-    """The hosts of a lab, running or not; empty if there is no lab of that name."""
+    """The hosts of a lab, running or not; empty if there is no lab of that name.
+
+    Raises LabError if an engine is installed and doesn't answer: what it has can't be seen then.
+    """
+    if not engine.installed():
+        return []
     containers = of_lab(engine.connect(start=False), name)
     topology = _topology(containers, name) if SWITCH in containers else None
     places: dict[str, tuple[str, tuple[str, ...]]] = {}

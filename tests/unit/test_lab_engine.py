@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from lab import engine
+from lab import engine, manage
 from lab.errors import LabError
 
 # Answers Docker's ping and version, as much as a client asks for; ends with the test.
@@ -139,6 +139,16 @@ def test_looking_at_a_lab_starts_no_engine(machine: Machine) -> None:
     with pytest.raises(LabError, match="no Docker Engine answers"):
         engine.connect(lambda _: None, start=False)
     assert not machine.pid_file.exists()
+
+
+def test_without_an_engine_there_is_no_lab_of_containers(machine: Machine) -> None:
+    assert manage.status("lab") == []
+
+
+def test_what_an_engine_that_is_dead_has_is_not_said_to_be_nothing(machine: Machine) -> None:
+    machine.has("dockerd", ENGINE)
+    with pytest.raises(LabError, match="no Docker Engine answers"):
+        manage.status("lab")
 
 
 def test_without_root_nothing_is_tried(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,7 @@ class _Namespace:
 @pytest.fixture
 def removed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     names: list[str] = []
-    monkeypatch.setattr(manage.shutil, "which", lambda _: "/usr/sbin/dockerd")
+    monkeypatch.setattr(manage.engine, "installed", lambda: True)
     monkeypatch.setattr(manage.engine, "connect", lambda *_, **__: None)
     monkeypatch.setattr(manage, "remove", lambda container: names.append(container.id))
     monkeypatch.setattr(manage, "left_over", lambda _: [])
