@@ -39,6 +39,23 @@ def test_a_profile_that_only_complains_is_seen(hardened: Machines, tmp_path: Pat
     assert said(hardened, tmp_path)[0] == "proven"
 
 
+def test_a_profile_of_debian_s_that_only_complains_is_seen_if_something_runs_by_it(
+    hardened: Machines, tmp_path: Path
+) -> None:
+    clock = "/etc/apparmor.d/usr.sbin.chronyd"
+    hardened(GATEWAY, f"apparmor_parser --replace --Complain {clock}")
+    try:
+        assert said(hardened, tmp_path) == ("failed", "/usr/sbin/chronyd is not enforced")
+    finally:
+        hardened(GATEWAY, f"apparmor_parser --replace {clock}")
+    idle = "profile nobodys /usr/bin/nobodys flags=(complain) { }"
+    hardened(GATEWAY, "apparmor_parser --replace --skip-cache", stdin=idle)
+    try:
+        assert said(hardened, tmp_path)[0] == "proven"
+    finally:
+        hardened(GATEWAY, "apparmor_parser --remove", stdin=idle)
+
+
 def test_a_broker_that_runs_without_its_profile_is_seen(hardened: Machines, tmp_path: Path) -> None:
     drop_in = f"/run/systemd/system/{BROKER}.d/99-loose.conf"
     loose = f"mkdir -p $(dirname {drop_in}) && printf '[Service]\\nAppArmorProfile=unconfined\\n' >{drop_in}"
