@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 
-from deploy import devicekeys, serverkeys, tunnelkeys, vaults
+from deploy import bootpasswords, devicekeys, serverkeys, tunnelkeys, vaults
 from deploy.gateways import Gateways
 from deploy.movers import Mover, movers
 from gatehouse.errors import GatehouseError
@@ -42,6 +42,7 @@ def rotate(site: Site, only: Sequence[str], say: Say, *, dry: bool = False) -> O
         known = {
             **movers(gateways),
             **serverkeys.movers(gateways),
+            **{mover.name: mover for mover in bootpasswords.movers(gateways)},
             **{mover.name: mover for mover in tunnelkeys.movers(gateways)},
         }
         keys = devicekeys.names(site, vault)

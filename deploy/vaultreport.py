@@ -18,6 +18,7 @@ _REPLACED_BY = (
     ("report/key", "nothing yet: keep the leaver from reports/, and go by a digest you noted (docs/proof.md)"),
     ("broker/psk/", "nobody's: the compliance suite's own"),
     ("broker/programs/", "./kit rotate --only broker/programs/NAME/password"),
+    ("bootloader/", "./kit rotate --only bootloader/GATEWAY/password"),
     ("devices/", "./kit rotate --only 'devices/NAME/*'"),
     ("", "./kit rotate, or when it is next made (docs/rotation.md)"),
 )
