@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
 from pathlib import Path
 
 UNIT = "mosquitto.service"
@@ -29,6 +30,17 @@ def read(path: Path) -> Settings:
     """The (name, value) pairs of a mosquitto.conf(5), in order."""
     lines = (line.strip() for line in path.read_text().splitlines())
     return [(line.partition(" ")[0], line.partition(" ")[2].strip()) for line in lines if line and line[0] != "#"]
+
+
+def noted() -> dict[str, str]:
+    """`{path: SHA-256}` of the files that the broker runs on, as it noted them when it read them; empty for no note."""
+    lines = STAMP.read_text().splitlines() if STAMP.exists() else []
+    return {path: digest for digest, _, path in (line.partition("  ") for line in lines)}
+
+
+def digest(file: Path) -> str:
+    """The SHA-256 of a file; empty where there is none."""
+    return sha256(file.read_bytes()).hexdigest() if file.is_file() else ""
 
 
 def listeners(settings: Settings) -> dict[tuple[str, int], str]:

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 import time
-from hashlib import sha256
 from pathlib import Path
 
 from . import layout
@@ -31,14 +30,13 @@ def reload() -> None:
 
 def _only_reread_differ() -> bool:
     reread = {value for name, value in read(layout.CONFIGURATION) if name in REREAD}
-    noted = layout.STAMP.read_text().splitlines() if layout.STAMP.exists() else []
-    others = [line for line in noted if line.partition("  ")[2] not in reread]
+    noted = layout.noted()
+    others = {path: digest for path, digest in noted.items() if path not in reread}
     return len(others) < len(noted) and _unchanged(others)
 
 
-def _unchanged(noted: list[str]) -> bool:
-    lines = "".join(f"{line}\n" for line in noted)
-    return not subprocess.run(["sha256sum", "--check", "--status"], input=lines, text=True).returncode
+def _unchanged(noted: dict[str, str]) -> bool:
+    return bool(noted) and all(layout.digest(Path(path)) == digest for path, digest in noted.items())
 
 
 def _was_reread(mark: str) -> None:
@@ -97,12 +95,11 @@ def keep(root: Path) -> None:
 
     Owner and mode are those of the files below `root`, so that no right comes back that somebody has loosened.
     """
-    lines = layout.STAMP.read_text().splitlines() if layout.STAMP.exists() else []
-    noted = {Path(line.partition("  ")[2]): line.partition("  ")[0] for line in lines}
-    staged = {path: root / path.relative_to("/") for path in noted}
-    if all(not file.is_file() or sha256(file.read_bytes()).hexdigest() == noted[path] for path, file in staged.items()):
+    noted = layout.noted()
+    staged = {Path(path): root / path.lstrip("/") for path in noted}
+    if all(layout.digest(file) in ("", noted[str(path)]) for path, file in staged.items()):
         return  # The broker goes on running on these: no proof follows that would drop a copy.
-    if layout.KEPT.exists() or not _unchanged(lines):
+    if layout.KEPT.exists() or not _unchanged(noted):
         return
     beside = layout.KEPT.with_name(f".{layout.KEPT.name}.new")
     shutil.rmtree(beside, ignore_errors=True)

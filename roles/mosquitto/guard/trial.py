@@ -13,7 +13,7 @@ import tempfile
 import time
 from base64 import b64encode
 from datetime import UTC, datetime
-from hashlib import pbkdf2_hmac, sha256
+from hashlib import pbkdf2_hmac
 from pathlib import Path
 
 from . import layout
@@ -47,12 +47,10 @@ def _only_the_list_differs(root: Path, settings: Settings) -> bool:
 
     Of the revocation list openssl has just said all that a broker of our own could; to revoke can't wait for one.
     """
-    noted = [line.partition("  ") for line in (layout.STAMP.read_text().splitlines() if layout.STAMP.exists() else [])]
-    others = {path: digest for digest, _, path in noted if path != dict(settings)["crlfile"]}
+    others = {path: digest for path, digest in layout.noted().items() if path != dict(settings)["crlfile"]}
     needed = {str(layout.CONFIGURATION), *(value for name, value in settings if name in FILES and name != "crlfile")}
-    staged = {path: root / path.lstrip("/") for path in others}
     return needed <= others.keys() and all(
-        file.is_file() and sha256(file.read_bytes()).hexdigest() == others[path] for path, file in staged.items()
+        layout.digest(root / path.lstrip("/")) == digest for path, digest in others.items()
     )
 
 
