@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Callable
 
 from gatehouse.errors import GatehouseError
+from roles.apt import LOCK
 
 # command, or path of a file: package that has it
 TOOLS = {
@@ -42,7 +43,7 @@ def ensure(log: Callable[[str], None], tools: dict[str, str] | None = None) -> N
     log(f"kit: installing the Debian packages {', '.join(missing)}")
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     # A mirror has bad moments, and somebody else may be installing.
-    apt = ["apt-get", "-q", "-o", "Acquire::Retries=3", "-o", "DPkg::Lock::Timeout=120"]
+    apt = ["apt-get", "-q", "-o", "Acquire::Retries=3", "-o", LOCK]
     for command in (["update"], ["install", "-y", "--no-install-recommends", *missing]):
         done = subprocess.run([*apt, *command], env=environment, capture_output=True, text=True, check=False)
         if done.returncode:

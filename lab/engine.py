@@ -13,13 +13,13 @@ from docker.errors import DockerException
 
 from lab.errors import LabError
 from lab.state import Log
+from roles.apt import LOCK
 
 SOCKET = Path("/var/run/docker.sock")
 PID_FILE = Path("/var/run/docker.pid")
 LOG_FILE = Path("/var/log/gatehouse-dockerd.log")
 SYSTEMD = Path("/run/systemd/system")
 START_SECONDS = 45
-LOCK = "DPkg::Lock::Timeout=120"  # seconds: who else installs on this machine is waited for
 
 
 def connect(log: Log = print, start: bool = True) -> docker.DockerClient:

@@ -14,6 +14,7 @@ from collections.abc import Generator, Iterable
 from pyinfra import host
 from pyinfra.api import StringCommand, operation
 
+from roles.apt import LOCK
 from roles.differences import differs
 from roles.facts import LOADED, Accounts, FileStates, Packages, UnitState, UnitStates
 from roles.rendering import STAGED, STAMP, Directory, File, stamped, swap, template
@@ -59,7 +60,7 @@ def packages(*names: str) -> Generator[StringCommand, None, None]:
         return
     for name in missing:
         differs(host.connector_data, "package", name, "not installed")
-    apt = "DEBIAN_FRONTEND=noninteractive apt-get -q -y --no-install-recommends -o DPkg::Lock::Timeout=120"
+    apt = f"DEBIAN_FRONTEND=noninteractive apt-get -q -y --no-install-recommends -o {LOCK}"
     options = "-o Dpkg::Options::=--force-confdef -o Dpkg::Options::=--force-confold -o Acquire::Retries=3"
     yield StringCommand(
         # systemd reads its units once afterwards, and not for each package.

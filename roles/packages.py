@@ -18,6 +18,7 @@ from pyinfra.api import FactBase, StringCommand
 from pyinfra.api.exceptions import PyinfraError
 
 from gatehouse.site import LocalFile, LocalPackage, Repository, Site
+from roles.apt import LOCK
 from roles.rendering import HEADER
 
 FOLDER = "GATEHOUSE_PACKAGES"
@@ -139,7 +140,7 @@ def installed(
 
 
 _APT = (
-    "apt-get -q -y --no-install-recommends -o DPkg::Lock::Timeout=120 -o Dpkg::Options::=--force-confdef"
+    f"apt-get -q -y --no-install-recommends -o {LOCK} -o Dpkg::Options::=--force-confdef"
     " -o Dpkg::Options::=--force-confold"
 )
 

@@ -7,8 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+from roles.apt import LOCK
+
 POLICY = Path("/usr/sbin/policy-rc.d")
-INSTALL = ["apt-get", "install", "-q", "-y", "--no-install-recommends", "-o", "DPkg::Lock::Timeout=120"]
+INSTALL = ["apt-get", "install", "-q", "-y", "--no-install-recommends", "-o", LOCK]
 
 
 def install(package: str) -> str:
