@@ -3,7 +3,7 @@
 from deploy import layer
 from roles.target import Target
 
-ROLES = ("base", "kernel", "bootloader", "apparmor", "journald", "chrony", "ssh", "upgrades", "probe")
+ROLES = ("base", "kernel", "bootloader", "apparmor", "auditd", "journald", "chrony", "ssh", "upgrades", "probe")
 
 
 def apply(target: Target) -> None:

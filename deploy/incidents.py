@@ -47,6 +47,8 @@ FLEETING = {
 # What stays for a while.
 LASTING = {
     "journal.txt": f"journalctl -q --no-pager --utc -o short-iso-precise --since '{DAYS} days ago'",
+    # What people did there as root, and what they changed; the oldest first.
+    "audit.txt": "ls -rt /var/log/audit/audit.log* 2>/dev/null | xargs -r cat || true",
     "leases.txt": "cat /var/lib/dnsmasq/leases",
     "addresses.txt": "ip addr show; ip route show table all",
     "processes.txt": "ps -e -o pid,ppid,user,lstart,unit,args --sort pid",

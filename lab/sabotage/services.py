@@ -109,11 +109,11 @@ SABOTAGES = (
         name="half-an-upgrade",
         title="An upgrade was interrupted: packages are unpacked and not set up",
         breaks="""
-            for package in sudo procps python3-minimal apparmor nmap nginx; do
+            for package in sudo procps python3-minimal apparmor auditd nmap nginx; do
                 edit /var/lib/dpkg/status "/^Package: $package\\$/,/^\\$/s/ok installed/ok half-configured/"
             done
         """,
-        catches=("host.runs-{apparmor,base,bootloader,kernel,probe,updates}",),
+        catches=("host.runs-{apparmor,auditd,base,bootloader,kernel,probe,updates}",),
         may={"host.runs-{ssh,nginx}": "it needs one of these packages, too"},
     ),
     Sabotage(

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.timeout(5400)
 FRAMES = Path(__file__).with_name("frames.py").read_text()
 TAGGED = {"iot": 10, "management": 20, "guest": 30}
 # Topics of the compliance suite that a kernel of the gateway's own decides; the whole of it takes an emulated one long.
-OF_A_KERNEL = ("confinement", "egress", "gateway", "host", "quarantine", "remote", "segments", "time")
+OF_A_KERNEL = ("audit", "confinement", "egress", "gateway", "host", "quarantine", "remote", "segments", "time")
 HOSTS = {"iot": "device", "management": "station", "guest": "guest"}
 
 
