@@ -33,6 +33,7 @@ site = Site(
         "gateway": {
             "contact": {"address": "127.0.0.1", "port": 2221, "key": str(_state.key)},
             "resolvers": ["198.51.100.1"],
+            "usb_storage": False,
             "networks": {
                 "iot": {"trunk": "trunk", "ipv4": "10.10.10.1/24", "ipv6": "fd10:10:10::1/64"},
                 "management": {"trunk": "trunk", "ipv4": "10.10.20.1/24", "ipv6": "fd10:10:20::1/64"},

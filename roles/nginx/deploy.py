@@ -28,7 +28,7 @@ def apply(target: Target) -> None:
 
 
 def install() -> None:
-    """Debian's nginx; its own configuration, with a welcome page for everybody, is never started."""
+    """Debian's nginx; its own configuration, with a welcome page for everybody, is replaced before anything starts."""
     lifecycle.packages(*service.packages, name="Install nginx")
     lifecycle.absent(NIGHT_JOB, name="Leave the front's log to the journal")
 

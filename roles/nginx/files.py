@@ -17,6 +17,8 @@ from roles.updates import files as updates
 UNIT = service.units[0]
 FOLDER = "/etc/gatehouse/web"
 CONFIGURATION = f"{FOLDER}/nginx.conf"
+USUAL = "/etc/nginx/nginx.conf"
+"""Where nginx looks when it is told nothing."""
 NAMES, ENABLED, CERTIFICATES = f"{FOLDER}/names", f"{FOLDER}/enabled", f"{FOLDER}/certificates"
 SERVED = f"{FOLDER}/served.json"
 AUTHORITY = f"{FOLDER}/ca.crt"
@@ -26,12 +28,15 @@ PROVE = "/usr/lib/gatehouse/web-prove"
 RELOADS = "/usr/lib/gatehouse/web-reload"
 CHALLENGES = "/var/lib/gatehouse-acme"
 """Where the public CA finds its challenges (RFC 8555 §8.3), below `.well-known/acme-challenge`."""
-# Public names go with it when their certificates are there: what is staged is tried with those of the gateway.
+# Public names go with it when their certificates are there: what is staged is tried with those of the gateway. nginx is
+# told where each file is, and so tries a copy that names the staged ones.
 CHECK = (
     f'for one in {ENABLED}/*.conf; do name=$(basename "$one" .conf); from="$STAGED"{NAMES}/"$name".conf;'
     f' if [ -e "$from" ]; then mkdir -p "$STAGED"{ENABLED} "$STAGED"{CERTIFICATES};'
     f' cp -RLT {CERTIFICATES}/"$name" "$STAGED"{CERTIFICATES}/"$name"; cp "$from" "$STAGED"{ENABLED}/; fi; done;'
-    f' nginx -t -q -e stderr -c "$STAGED"{CONFIGURATION} -g "user {USER}; pid $STAGED/nginx.pid;"'
+    f' cp -RT "$STAGED"{FOLDER} "$STAGED"/tried;'
+    f' find "$STAGED"/tried -name "*.conf" -exec sed -i "s|{FOLDER}/|$STAGED/tried/|g" {{}} +;'
+    f' nginx -t -q -e stderr -c "$STAGED"/tried/nginx.conf -g "user {USER}; pid $STAGED/nginx.pid;"'
 )
 # Mozilla's recommendations, version 5.7 (https://ssl-config.mozilla.org); without the suites that need DH parameters.
 SUITES = (
@@ -86,7 +91,7 @@ def configuration(target: Target) -> list[rendering.File | rendering.Directory]:
     site = target.site
     pages = hosts(site, target.name)
     https, http = (site.listener(service.name, name) for name in ("https", "http"))
-    shared = {"web": site.web, "https": https, "http": http, "suites": SUITES, "own": OWN}
+    shared = {"folder": FOLDER, "web": site.web, "https": https, "http": http, "suites": SUITES, "own": OWN}
     at = {name: addresses(target, name) for name in ("https", "http")}
     names = [
         rendering.template(
@@ -117,6 +122,7 @@ def configuration(target: Target) -> list[rendering.File | rendering.Directory]:
             updates=updates.on(target),
             **shared,
         ),
+        rendering.template("nginx", USUAL, configuration=CONFIGURATION),
         *names,
         *(updates.front(target) if updates.on(target) else ()),
         rendering.File(AUTHORITY, target.pki.trust_anchor),

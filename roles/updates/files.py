@@ -52,6 +52,7 @@ def front(target: Target) -> list[rendering.File | rendering.Directory]:
             addresses=[f"[{each}]" if ipaddress.ip_address(each).version == 6 else each for each in given],
             port=target.site.listener(service.name, "updates").port,
             served=SERVED,
+            folder=FOLDER,
         ),
         models(target),
         rendering.File(CHAIN, server.chain_pem),

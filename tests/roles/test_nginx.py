@@ -71,6 +71,12 @@ def staged(target: Target, folder: Path) -> Path:
     return folder
 
 
+def placed(target: Target, folder: Path) -> None:
+    """The same, as if this folder were the gateway's root."""
+    for path in staged(target, folder).rglob("*.conf"):
+        path.write_text(path.read_text().replace(files.FOLDER, f"{folder}{files.FOLDER}"))
+
+
 def accepted(folder: Path) -> subprocess.CompletedProcess[str]:
     """What the role's check says of staged files."""
     environment = {**os.environ, "STAGED": str(folder)}
@@ -80,7 +86,7 @@ def accepted(folder: Path) -> subprocess.CompletedProcess[str]:
 @contextmanager
 def running(target: Target, folder: Path) -> Iterator[None]:
     """nginx on the role's files."""
-    staged(target, folder)
+    placed(target, folder)
     # It opens this one before it reads anything.
     options = f"user root; pid {folder}/nginx.pid; daemon off;"
     nginx = shutil.which("nginx") or "/usr/sbin/nginx"
@@ -153,6 +159,21 @@ def test_nginx_accepts_what_is_rendered_and_refuses_what_is_broken(
     refused = accepted(folder)
     assert refused.returncode != 0
     assert "server_tokkens" in refused.stderr
+
+
+def test_nginx_that_is_told_nothing_reads_the_front_s_configuration(
+    target: Callable[..., Target], tmp_path: Path
+) -> None:
+    placed(target(), tmp_path)
+    nginx = shutil.which("nginx") or "/usr/sbin/nginx"
+    command = [nginx, "-T", "-e", "stderr", "-c", f"{tmp_path}{files.USUAL}", "-g", f"pid {tmp_path}/nginx.pid;"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    read = [
+        line.split()[-1].rstrip(":") for line in done.stdout.splitlines() if line.startswith("# configuration file")
+    ]
+    assert f"{tmp_path}{files.CONFIGURATION}" in read
+    assert [path for path in read if path.startswith(f"{tmp_path}{files.NAMES}/")]
 
 
 def test_a_reload_that_nginx_does_not_follow_is_noticed(tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ class Server:
                 path.mkdir(parents=True, exist_ok=True)
             else:
                 text = entry.content.replace(files.SERVED.encode(), str(self.folder / "served").encode())
-                path.write_bytes(text)
+                path.write_bytes(text.replace(nginx.FOLDER.encode(), str(self.folder).encode()))
 
     def bring(self, target: Target) -> None:
         """As `invoke revoke` does: the list alone, and a reload."""
