@@ -41,6 +41,7 @@ namespace = Collection(
     devices.revoke,
     proof.audit,
     proof.drift,
+    proof.integrity,
     proof.refused,
     proof.sbom,
     proof.threat_model,

@@ -45,6 +45,45 @@ def drift(_: Context, site: str = "lab", json: bool = False) -> None:
     sys.exit(2 if found["drift"] else 0)
 
 
+@task(
+    help={
+        **SITE,
+        "gateway": "this one alone (default: all of the site)",
+        "last": "show what was found last, and do not look now",
+        "accept": "take what is shown for what shall be there, after a question",
+        "yes": "accept without a question",
+        "json": "print JSON instead of the table",
+    }
+)
+@told
+def integrity(
+    _: Context,
+    site: str = "lab",
+    gateway: str = "",
+    last: bool = False,
+    accept: bool = False,
+    yes: bool = False,
+    json: bool = False,
+) -> None:
+    """Look on the gateways for files that nobody declared or shipped; exit status 2 if there are any."""
+    from deploy import integrity as looking
+    from gatehouse.proof import integrity as proof
+
+    where = common.site(site)
+    looked = looking.look(where, gateway, anew=accept or not last)
+    shown = dumps(proof.document(where.name, looked), indent=1) if json else "\n".join(proof.table(where.name, looked))
+    print(shown, flush=True)
+    found = [each for each in looked if each.count]
+    if accept and found:
+        if not yes:
+            common.ask(f"Take this for what shall be on {', '.join(each.gateway for each in found)}?")
+        for each in found:
+            looking.accept(where, each)
+            print(f"{where.name}: {each.gateway}: accepted", file=sys.stderr if json else sys.stdout, flush=True)
+        found = []
+    sys.exit(2 if found else 0)
+
+
 @task(help={**SITE, "json": "print JSON instead of the table"})
 @told
 def audit(_: Context, site: str = "lab", json: bool = False) -> None:

@@ -3,7 +3,7 @@
 from deploy import layer
 from roles.target import Target
 
-ROLES = ("api", "updates", "nginx", "certbot", "watch")
+ROLES = ("api", "updates", "nginx", "certbot", "integrity", "watch")
 
 
 def apply(target: Target) -> None:

@@ -20,6 +20,7 @@ from roles.facts import LOADED, Accounts, FileStates, Packages, UnitState, UnitS
 from roles.rendering import STAGED, STAMP, Directory, File, stamped, swap, template
 
 __all__ = [
+    "DECLARED",
     "LOADED",
     "POLICY",
     "STAGED",
@@ -42,6 +43,8 @@ __all__ = [
 
 # What a killed deploy left of it, the next one removes at its beginning.
 POLICY = "/usr/sbin/policy-rc.d"
+# In the connector's data: the paths of what this run puts, or would put, on a gateway (roles/integrity).
+DECLARED = "gatehouse_declared"
 # systemctl(1), is-enabled: what of a unit is started at boot, or by others.
 STARTS = ("enabled", "static", "alias", "indirect", "generated")
 _UNREAD = "systemd has not read its files as they are on the disk"
@@ -85,6 +88,7 @@ def files(*entries: File | Directory, check: str | None = None) -> Generator[Str
 
     `check` is shell that must succeed with `$STAGED` as the root of a tree that holds all `entries`, under their paths.
     """
+    host.connector_data.setdefault(DECLARED, set()).update(entry.path for entry in entries)
     states = host.get_fact(FileStates, paths=[entry.path for entry in entries])
     differing = [entry for entry in entries if states.get(entry.path) != _state(entry)]
     changed = [entry for entry in differing if isinstance(entry, File)]

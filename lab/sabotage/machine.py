@@ -196,11 +196,12 @@ SABOTAGES = (
             edit /etc/systemd/system/dnsmasq.service '/^(Protect|Private|Restrict|Capability|System|NoNew|User)/d'
             edit /etc/systemd/system/gatehouse-alerts.service '/^(Protect|Private|Restrict|System|IPAdd|Capab|NoNew)/d'
             edit /etc/systemd/system/gatehouse-verify.service '/^(Protect|Private|Restrict|System|IPAdd|Capab|NoNew)/d'
+            edit /etc/systemd/system/gatehouse-integrity.service '/^(Protect|Private|Restrict|System|IPAdd|Capab|NoNew)/d'
             systemctl daemon-reload
         """,
         catches=(
             "host.confines-{mosquitto,chrony,dnsmasq,influxdb,intake,coap,grafana,nginx,api,wireguard}",
-            "{watch,alerts}.confined",
+            "{watch,alerts,integrity}.confined",
         ),
         may={
             "dashboards.tells-nobody": "nothing keeps the dashboards from talking to others",

@@ -40,6 +40,45 @@ SABOTAGES = (
         ends="[ ! -e /run/sabotage.program ] || { cp -p /run/sabotage.program /usr/bin/vmstat; rm -f /run/sabotage.program; }",
     ),
     Sabotage(
+        name="file-of-nobody",
+        title="A program lies ready that came with no package and is of no declaration",
+        breaks="""
+            install -m 0755 /usr/bin/true /usr/local/sbin/logrotated
+            systemctl start gatehouse-integrity.service
+        """,
+        catches=("host.integrity",),
+        ends="rm -f /usr/local/sbin/logrotated",
+    ),
+    Sabotage(
+        name="privileged-program",
+        title="A program of a package runs as root, whoever starts it",
+        breaks="""
+            chmod u+s /usr/bin/vmstat
+            systemctl start gatehouse-integrity.service
+        """,
+        catches=("host.integrity",),
+        ends="chmod u-s /usr/bin/vmstat",
+        apart_from=("changed-program",),
+    ),
+    Sabotage(
+        name="nobody-looks",
+        title="The timer of AIDE is disarmed",
+        breaks="systemctl disable --quiet --now gatehouse-integrity.timer",
+        catches=("host.integrity", "host.runs-integrity"),
+    ),
+    Sabotage(
+        name="files-forgotten",
+        title="AIDE's database is deleted",
+        breaks="rm -f /var/lib/gatehouse-integrity/aide.db",
+        catches=("host.integrity",),
+    ),
+    Sabotage(
+        name="looks-away",
+        title="AIDE is told to overlook where programs are put by hand",
+        breaks="edit /etc/aide/aide.conf '/^.usr.local /d'",
+        catches=("host.integrity",),
+    ),
+    Sabotage(
         name="package-from-nowhere",
         title="A package is installed that no archive vouches for",
         breaks="""

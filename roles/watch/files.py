@@ -8,7 +8,8 @@ from typing import Any
 
 from gatehouse.identity.pins import broker_host
 from gatehouse.site import INTERNET
-from roles import rendering
+from roles import integrity, rendering
+from roles.integrity import files as looking
 from roles.mosquitto import files as mosquitto
 from roles.mosquitto import service as broker
 from roles.nftables import service as firewall
@@ -27,6 +28,8 @@ RESULT = f"{STATE}/result.json"
 CHECK = f'python3 -I "$STAGED"{PROGRAM} --check "$STAGED"{SETTINGS}'
 FREE = 10
 """Percent of a file system."""
+LATE = 2 * 86_400
+"""Seconds after which a status of AIDE is no status any more."""
 
 
 def configuration(target: Target) -> list[rendering.File]:
@@ -42,6 +45,7 @@ def configuration(target: Target) -> list[rendering.File]:
             user=service.user,
             folder=Path(STATE).name,
             own=own,
+            reads=integrity.service.user if found["integrity"] else "",
             loaded=LOADED if found["firewall"] else "",
             note=found["firewall"] and found["firewall"]["loaded"],
         )
@@ -75,6 +79,7 @@ def settings(target: Target) -> dict[str, Any]:
         }
         if broker.name in names
         else None,
+        "integrity": {"status": looking.STATUS, "late": LATE} if integrity.service.name in names else None,
         "free": {"percent": FREE, "folders": ["/", "/var", "/boot"]},
         "result": RESULT,
     }

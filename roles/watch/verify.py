@@ -28,7 +28,7 @@ AT_ONCE = 8
 # MQTT 5.0 §3.1: CONNECT with a clean start, no client identifier, no login.
 CONNECT = bytes.fromhex("100d00044d5154540502003c00") + b"\x00\x00"
 CONNACK = 0x20
-NEEDED = ("units", "firewall", "open", "broker", "free", "result")
+NEEDED = ("units", "firewall", "open", "broker", "integrity", "free", "result")
 
 
 def said(*command: str) -> str:
@@ -128,6 +128,15 @@ def free(folder: str, percent: int) -> str:
     return "" if left >= percent else f"{left:.0f} % free, {percent} % are needed"
 
 
+def integrity(status: str, late: int) -> str:
+    """Whether files were found that are of nobody, or nobody has looked for them lately."""
+    found = json.loads(Path(status).read_text())
+    if (hours := (time.time() - found["when"]) / 3600) > late / 3600:
+        return f"AIDE has not looked for {hours:.0f} hours"
+    first = f", such as {found['findings'][0]['path']!r}" if found["findings"] else ""
+    return f"{found['count']} files of nobody{first}" if found["count"] else ""
+
+
 def packages() -> str:
     """Packages that an interrupted upgrade left half installed."""
     audit = said("dpkg", "--audit")
@@ -147,6 +156,8 @@ def planned(settings: dict[str, Any]) -> dict[str, Callable[[], str]]:
             where = (address, broker["port"], broker["name"], broker["authority"])
             checks[f"broker certificate {address}"] = lambda where=where: broker_certificate(*where)
             checks[f"broker refuses {address}"] = lambda where=where: broker_refuses(*where)
+    if looked := settings["integrity"]:
+        checks["integrity"] = lambda: integrity(**looked)
     for folder in settings["free"]["folders"]:
         if os.path.isdir(folder):
             checks[f"free {folder}"] = lambda folder=folder: free(folder, settings["free"]["percent"])

@@ -18,6 +18,7 @@ def looked_at(live):
     """The ids of all that the nightly verification must look at."""
     expected = files.settings(Target(live.site, live.name, lambda: live.pki))
     named = {f"unit {name}" for name in expected["units"]} | {"units failed", "accounts", "packages", "free /"}
+    named |= {"integrity"} if expected["integrity"] else set()
     named |= {f"open {address} {port}" for address, port in expected["open"]} | {"firewall"}
     for address in (expected["broker"] or {}).get("addresses", ()):
         named |= {f"broker certificate {address}", f"broker refuses {address}"}

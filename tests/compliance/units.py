@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from gatehouse.proof import expect
 from gatehouse.proof.channel import ProbeError
 from gatehouse.proof.observation import Observation
-from roles import alerts, kernel, watch
+from roles import alerts, integrity, kernel, watch
 from roles.alerts import files as alerts_files
+from roles.integrity import files as integrity_files
 from roles.watch import files as watch_files
 from tests.compliance.live import Live
 from tests.compliance.once import once
@@ -32,7 +33,11 @@ PROPERTIES = (
     "UnitFileState",
 )
 # What the timers start of those programs that are judged, too.
-TIMED = {watch.service.name: watch_files.UNIT, alerts.service.name: alerts_files.UNIT}
+TIMED = {
+    watch.service.name: watch_files.UNIT,
+    alerts.service.name: alerts_files.UNIT,
+    integrity.service.name: integrity_files.UNIT,
+}
 RATE = 'systemd-analyze security --no-pager "$@" | grep "exposure level for"'
 
 

@@ -18,6 +18,15 @@ from tests.lab.gateways import Gateway, wait
 pytestmark = pytest.mark.timeout(600)
 
 LAB = ("home", "lab")
+# A package of this test's own, with a program and the digest of it.
+PACKAGE = """
+set -eu; cd "$(mktemp -d)"; mkdir -p p/DEBIAN p/usr/sbin
+echo gift >p/usr/sbin/free-gift; chmod 0755 p/usr/sbin/free-gift
+printf '%s\\n' 'Package: free-gift' 'Version: 1' 'Architecture: all' 'Maintainer: nobody <nobody@invalid>' \\
+    'Description: of no archive' >p/DEBIAN/control
+(cd p; md5sum usr/sbin/free-gift >DEBIAN/md5sums)
+dpkg-deb --build p p.deb >/dev/null; dpkg --install p.deb; rm -rf "$PWD"
+"""
 
 
 def run(gateway: Gateway, command: str) -> Run:
@@ -53,6 +62,43 @@ def test_who_is_there_who_was_refused_and_what_a_gateway_is_made_of(gateway: Gat
     )
 
 
+def test_a_file_of_nobody_is_found_and_stays_found_until_it_is_accepted_or_gone(gateway: Gateway) -> None:
+    looking = example("drift.md", "./kit integrity --site home", LAB)
+    assert "nothing of nobody" in did(gateway, looking)
+    gateway("install -m 0755 /usr/bin/true /usr/local/sbin/logrotated; chmod u+s /usr/bin/vmstat")
+    for command in (looking, f"{looking} --last", f"{looking} --json"):
+        done = run(gateway, command)
+        assert done.status == 2, done.text
+        assert "/usr/local/sbin/logrotated" in done.out and "/usr/bin/vmstat" in done.out
+    drifted = run(gateway, "./kit drift --site lab")
+    assert drifted.status == 2 and "has found files of nobody" in drifted.out, drifted.text
+
+    accepting = example("drift.md", "./kit integrity --site home --accept", LAB)
+    unasked = run(gateway, accepting)
+    assert (unasked.status, unasked.err) == (1, "no terminal to ask on: nothing was changed (add --yes)\n")
+    gateway("chmod u-s /usr/bin/vmstat")
+    assert "lab: gateway: accepted" in did(gateway, f"{accepting} --yes")
+    assert "files of nobody accepted by" in gateway("journalctl -t gatehouse -o cat -n 1")
+    assert "nothing of nobody" in did(gateway, looking)
+    gateway("rm /usr/local/sbin/logrotated")
+    gone = run(gateway, looking)
+    assert gone.status == 2 and "was of nobody, and accepted" in gone.out, gone.text
+    did(gateway, f"{accepting} --yes")
+    gateway.stays_converged()
+
+
+def test_what_a_package_brings_and_takes_away_is_explained(gateway: Gateway) -> None:
+    gateway(PACKAGE)
+    assert "nothing of nobody" in did(gateway, "./kit integrity --site lab")
+    assert gateway("grep -c sbin/free-gift /var/lib/gatehouse-integrity/aide.db").strip() == "1"
+    gateway("printf x >>/usr/sbin/free-gift")
+    changed = run(gateway, "./kit integrity --site lab")
+    assert changed.status == 2 and "not as its package brought it" in changed.out, changed.text
+    gateway("dpkg --purge free-gift")
+    assert "nothing of nobody" in did(gateway, "./kit integrity --site lab")
+    gateway.stays_converged()
+
+
 def test_the_lab_is_repaired_listed_and_entered(gateway: Gateway) -> None:
     did(gateway, "./kit lab.up")
     hosts = {line.split()[0]: line.split()[2] for line in did(gateway, "./kit lab.status").splitlines()}
@@ -78,6 +124,8 @@ def test_the_lab_is_repaired_listed_and_entered(gateway: Gateway) -> None:
         ("./kit lab.shell nobody", "has no host 'nobody'"),
         ("./kit sbom --gateway nobody", "nobody"),
         ("./kit devices --site nowhere", "no inventories/nowhere"),
+        ("./kit integrity --gateway nobody", "nobody"),
+        ("./kit integrity --site nowhere --accept", "no inventories/nowhere"),
         ("./kit firmware.rollout --model nobody --version 1.0 --share 50%", "nobody"),
     ],
 )

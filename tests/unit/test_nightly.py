@@ -158,7 +158,7 @@ def test_little_room_is_named(verify: ModuleType) -> None:
 @pytest.fixture
 def settings(tmp_path: Path) -> Iterator[Path]:
     content = {"units": [], "firewall": None, "open": [], "broker": None, "result": str(tmp_path / "result.json"),
-               "free": {"percent": 0, "folders": ["/", "/no-such-folder"]}}  # fmt: skip
+               "integrity": None, "free": {"percent": 0, "folders": ["/", "/no-such-folder"]}}  # fmt: skip
     path = tmp_path / "verify.json"
     path.write_text(json.dumps(content))
     yield path
