@@ -45,7 +45,7 @@ def accept(site: Site, shown: Looked) -> None:
     who = f"{getpass.getuser()} on {socket.gethostname()}"
     note = f"files of nobody accepted by {who}: {shown.count} ({shown.digest[:16]})"
     with connected(site, shown.gateway) as remote:
-        remote.run(f"umask 077; printf %s {shlex.quote(shown.digest)} >{files.ACCEPT}")
+        remote.run(f"umask 022; printf %s {shlex.quote(shown.digest)} >{files.ACCEPT}")
         if _looked(remote, anew=True).count:
             raise IntegrityError(f"{shown.gateway}: other files than those shown are found: nothing was accepted")
         remote.run(f"logger -t gatehouse -p auth.notice -- {shlex.quote(note)}")

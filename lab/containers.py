@@ -37,7 +37,7 @@ BRIDGE_SYSCTLS = {f"net.bridge.bridge-nf-call-{table}": "0" for table in ("iptab
 
 # systemd as first process, network namespaces for probes, and hardened units, without --privileged. CAP_SYS_TIME is not
 # among them: the clock is the operator's.
-GATEWAY_CAPABILITIES = ["SYS_ADMIN", "NET_ADMIN", "NET_RAW", "SYS_PTRACE"]
+GATEWAY_CAPABILITIES = ["SYS_ADMIN", "NET_ADMIN", "NET_RAW", "SYS_PTRACE", "DAC_READ_SEARCH"]
 
 FIELD_COMMAND = ["/usr/bin/python3", "/usr/local/sbin/lab-field"]
 FIELD_FILES = {"usr/local/sbin/lab-field": (Path(__file__).with_name("field.py").read_bytes(), 0o755)}

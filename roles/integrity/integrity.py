@@ -29,6 +29,7 @@ from typing import Any
 from urllib.parse import unquote
 
 MOST = 100  # findings that are named; the others are counted
+READ_SEARCH = 1 << 2  # capabilities(7): CAP_DAC_READ_SEARCH
 FAILED = 8  # aide(1), DIAGNOSTICS: below it a status says what differs
 PRIVILEGES = ("perm", "uid", "gid", "acl", "capabilities", "ftype")
 WORDS = {"perm": "mode", "uid": "owner", "gid": "group", "sha256": "content", "lname": "target", "ftype": "kind"}
@@ -265,6 +266,12 @@ class Folder:
         self.new.replace(self.database)
 
 
+def reads_everything(status: str) -> bool:
+    """Whether the process of a proc(5) status may read what others may not: AIDE passes over what it can't read."""
+    (effective,) = re.findall(r"^CapEff:\s*([0-9a-f]+)$", status, re.MULTILINE)
+    return bool(int(effective, 16) & READ_SEARCH)
+
+
 def printable(text: str) -> str:
     """A name in a line of the log, whatever somebody has put into it."""
     return text.encode("unicode_escape", "surrogateescape").decode("ascii", "replace")
@@ -281,6 +288,8 @@ def main(arguments: list[str]) -> int:
         folder, declared = Folder(settings["folder"], settings["rules"]), settings["declared"]
         if only_check:
             return 0
+        if not reads_everything(Path("/proc/self/status").read_text()):
+            raise Unable("may not read every file, so it would miss changes (CAP_DAC_READ_SEARCH)")
         with folder.lock.open("w") as lock:
             # A second start waits for the first.
             fcntl.flock(lock, fcntl.LOCK_EX)

@@ -171,6 +171,13 @@ def test_settings_that_are_none_are_refused_in_a_line(
     assert program.main([]) == program.main(["a", "b"]) == 2
 
 
+@pytest.mark.parametrize(
+    ("effective", "reads"), [("0000000000000004", True), ("000001ffffffffff", True), ("0000000000000002", False)]
+)
+def test_who_may_not_read_every_file_is_told_from_who_may(program: ModuleType, effective: str, reads: bool) -> None:
+    assert program.reads_everything(f"Name:\tpython3\nCapEff:\t{effective}\nCapBnd:\t0\n") is reads
+
+
 # what is put on a gateway
 
 
