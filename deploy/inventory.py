@@ -123,8 +123,8 @@ def _logs_in(user: str, data: dict[str, Any]) -> bool:
                 look_for_keys=data.get("ssh_look_for_keys", True),
                 allow_agent=data.get("ssh_allow_agent", True),
                 timeout=5,
-                banner_timeout=20,
-                auth_timeout=20,
+                banner_timeout=60,
+                auth_timeout=60,
             )
         except (OSError, SSHException):
             return False
