@@ -26,6 +26,7 @@ from gatehouse.identity.files import write_private
 from gatehouse.proof import drift as comparison
 from gatehouse.proof.incident import TIMELINE, IncidentError, Opened, Piece, next_steps, opened, sealed, timeline
 from gatehouse.site import Device, Site
+from roles.auditd import LOGS
 
 Log = Callable[[str], None]
 
@@ -48,7 +49,7 @@ FLEETING = {
 LASTING = {
     "journal.txt": f"journalctl -q --no-pager --utc -o short-iso-precise --since '{DAYS} days ago'",
     # What people did there as root, and what they changed; the oldest first.
-    "audit.txt": "ls -rt /var/log/audit/audit.log* 2>/dev/null | xargs -r cat || true",
+    "audit.txt": f"ls -rt {LOGS}/audit.log* 2>/dev/null | xargs -r cat || true",
     "leases.txt": "cat /var/lib/dnsmasq/leases",
     "addresses.txt": "ip addr show; ip route show table all",
     "processes.txt": "ps -e -o pid,ppid,user,lstart,unit,args --sort pid",
