@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import base64
 import datetime
-import getpass
 import hashlib
 import json
 import shlex
-import socket
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from deploy import devices, drift, vaults
 from deploy.inventory import ROOT
 from deploy.remote import Remote, RemoteError, connected
+from deploy.whoami import whoami
 from gatehouse.errors import GatehouseError
 from gatehouse.identity import read_identities
 from gatehouse.identity.files import write_private
@@ -76,7 +75,7 @@ def start(site: Site, name: str, log: Log, only_evidence: bool = False) -> Path:
     (device,) = devices.named(site, [name])
     vault = vaults.open_vault(site)
     now = _now()
-    own = [(now, f"this incident is opened by {getpass.getuser()} on {socket.gethostname()}")]
+    own = [(now, f"this incident is opened by {whoami()}")]
     with connected(site, device.gateway) as remote:
         pieces = _collected(remote, FLEETING)
         if not only_evidence and device.status == "active":

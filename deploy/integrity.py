@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import getpass
 import shlex
-import socket
 
 from deploy.asking import each
 from deploy.data import one_gateway
 from deploy.remote import Remote, connected
+from deploy.whoami import whoami
 from gatehouse.proof.integrity import IntegrityError, Looked, read
 from gatehouse.site import Site
 from roles.integrity import files, service
@@ -42,8 +41,7 @@ def accept(site: Site, shown: Looked) -> None:
 
     Raises `IntegrityError` where something else is found now than what was shown: that is not accepted.
     """
-    who = f"{getpass.getuser()} on {socket.gethostname()}"
-    note = f"files of nobody accepted by {who}: {shown.count} ({shown.digest[:16]})"
+    note = f"files of nobody accepted by {whoami()}: {shown.count} ({shown.digest[:16]})"
     with connected(site, shown.gateway) as remote:
         remote.run(f"umask 022; printf %s {shlex.quote(shown.digest)} >{files.ACCEPT}")
         if _looked(remote, anew=True).count:

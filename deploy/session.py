@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import importlib
 import inspect
 import shlex
@@ -20,6 +19,7 @@ from pyinfra.context import ctx_host
 from deploy.foresight import Foresight
 from deploy.inventory import MARK, remember_hardened
 from deploy.shell import Shell
+from deploy.whoami import whoami
 from gatehouse.errors import GatehouseError
 from gatehouse.site import Gateway, Site
 from roles.lifecycle import POLICY, STAGED
@@ -115,7 +115,7 @@ def _take_lock() -> set[str]:
     The same round trip says whether the kit can work there at all, waits for what a killed run still does there, and
     tidies up after it. Returns the changes that nobody has confirmed yet. Raises `Unsuitable`.
     """
-    holder = f"{getpass.getuser()} on {socket.gethostname()} since {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC"
+    holder = f"{whoami()} since {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC"
     script = (
         '. /etc/os-release; echo "system $ID $VERSION_ID";'
         f" df --output=avail,target -m {shlex.join(WRITTEN)} 2>/dev/null | sed 1d | sort -n | sed -n '1s/^ */free /p';"

@@ -17,6 +17,7 @@ from pyinfra.api.exceptions import PyinfraError
 from pyinfra.api.facts import get_fact
 from pyinfra.api.operation import add_op
 from pyinfra.api.operations import run_ops
+from pyinfra.context import ctx_host, ctx_state
 
 from deploy.foresight import Foresight
 from deploy.shell import Shell
@@ -130,6 +131,9 @@ def run() -> Iterator[Run]:
     made = Run()
     yield made
     made.channel.close()
+    # pyinfra leaves them behind where an operation failed.
+    ctx_state.reset()
+    ctx_host.reset()
 
 
 def test_a_run_without_changes_asks_all_its_questions_at_once(run: Run, tmp_path: Path) -> None:

@@ -42,6 +42,13 @@ class Machines:
         assert done.status == 0, done.text
         return verdicts(reports)
 
+    def verdict(self, reports: Path, check: str, topic: str) -> tuple[str, str]:
+        """The verdict on the only check of a topic now, and its reason."""
+        self.asked(reports, topic)
+        (found,) = results.read(reports / SITE / "latest" / "results.json").checks
+        assert found.id == check
+        return found.verdict, found.reason or ""
+
     def reboot(self) -> None:
         """Let the gateway start anew, from its kernel on."""
         lab.restart(self.name, GATEWAY)

@@ -6,27 +6,19 @@ from pathlib import Path
 
 import pytest
 
-from gatehouse.proof import results
 from roles.auditd import LOGS, UNIT
-from tests.vm.machines import GATEWAY, SITE, Machines
+from tests.vm.machines import GATEWAY, Machines
 
 pytestmark = pytest.mark.timeout(3600)
 
 IN_THE_JOURNAL = "journalctl -q -o cat _TRANSPORT=audit | wc -l"
+CHECK = "host.audit", "audit"
 LOADED = "auditctl -s | grep -E '^(enabled|failure|backlog_limit) '; auditctl -l"
-
-
-def said(machines: Machines, reports: Path) -> tuple[str, str]:
-    """The verdict on `host.audit` now, and its reason."""
-    machines.asked(reports, "audit")
-    (check,) = results.read(reports / SITE / "latest" / "results.json").checks
-    assert check.id == "host.audit"
-    return check.verdict, check.reason or ""
 
 
 def test_what_people_do_as_root_is_recorded_once(hardened: Machines, tmp_path: Path) -> None:
     before = hardened(GATEWAY, IN_THE_JOURNAL)
-    assert said(hardened, tmp_path) == ("proven", "")
+    assert hardened.verdict(tmp_path, *CHECK) == ("proven", "")
     assert hardened(GATEWAY, IN_THE_JOURNAL) == before
 
 
@@ -41,7 +33,7 @@ def test_nobody_changes_the_rules_before_the_next_start(hardened: Machines) -> N
 def test_the_proof_knows_when_nobody_keeps_the_records(hardened: Machines, tmp_path: Path) -> None:
     hardened(GATEWAY, f"systemctl stop {UNIT}")
     try:
-        assert said(hardened, tmp_path) == ("failed", f"{UNIT}: inactive, not running")
+        assert hardened.verdict(tmp_path, *CHECK) == ("failed", f"{UNIT}: inactive, not running")
     finally:
         hardened(GATEWAY, f"systemctl start {UNIT}")
 
@@ -50,8 +42,8 @@ def test_the_proof_knows_when_others_may_read_the_records(hardened: Machines, tm
     log = f"{LOGS}/audit.log"
     hardened(GATEWAY, f"chmod o+r {log}")
     try:
-        verdict, reason = said(hardened, tmp_path)
+        verdict, reason = hardened.verdict(tmp_path, *CHECK)
     finally:
         hardened(GATEWAY, f"chmod o-r {log}")
     assert verdict == "failed" and reason.startswith(f"{log} is root's, mode ")
-    assert said(hardened, tmp_path)[0] == "proven"
+    assert hardened.verdict(tmp_path, *CHECK)[0] == "proven"

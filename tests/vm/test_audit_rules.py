@@ -8,10 +8,10 @@ import pytest
 
 from roles.auditd import RULES
 from tests.vm.machines import GATEWAY, SITE, Machines
-from tests.vm.test_audit import said
 
 pytestmark = pytest.mark.timeout(3600)
 
+CHECK = "host.audit", "audit"
 # A rule of the kit's that is taken away, and the lock, without which others could be.
 LESS = f"sed -i -e '/key=mounts/d' -e '/^-e 2/d' {RULES}"
 
@@ -22,9 +22,9 @@ def test_a_rule_that_is_missing_is_seen_and_a_deploy_would_load_it(hardened: Mac
         hardened.reboot()
     finally:
         hardened(GATEWAY, f"mv /root/rules {RULES}")
-    verdict, reason = said(hardened, tmp_path)
+    verdict, reason = hardened.verdict(tmp_path, *CHECK)
     plan = hardened.checkout.invoke("plan", "--site", SITE, timeout=600)
     hardened(GATEWAY, "augenrules --load")
     assert verdict == "failed" and "enabled is 1, not 2, and 2 more" in reason
     assert "  gateway: Audit | Give the kernel the rules, and lock them" in plan.out.splitlines(), plan.text
-    assert said(hardened, tmp_path)[0] == "proven"
+    assert hardened.verdict(tmp_path, *CHECK)[0] == "proven"

@@ -6,38 +6,31 @@ from pathlib import Path
 
 import pytest
 
-from gatehouse.proof import results
 from roles.apparmor import CONFINED, FOLDER, profile
-from tests.vm.machines import GATEWAY, SITE, Machines
+from roles.auditd import LOGS
+from tests.vm.machines import GATEWAY, Machines
 
 pytestmark = pytest.mark.timeout(3600)
 
+CHECK = "host.apparmor", "confinement"
 BROKER = CONFINED["mosquitto"]
 PROFILE = f"{FOLDER}/{profile('mosquitto')}"
 
 
-def said(machines: Machines, reports: Path) -> tuple[str, str | None]:
-    """The verdict on `host.apparmor` now, and its reason."""
-    machines.asked(reports, "confinement")
-    (check,) = results.read(reports / SITE / "latest" / "results.json").checks
-    assert check.id == "host.apparmor"
-    return check.verdict, check.reason
-
-
 def test_what_faces_a_network_is_held_to_its_profile_and_does_its_work(hardened: Machines, tmp_path: Path) -> None:
-    assert said(hardened, tmp_path) == ("proven", None)
+    assert hardened.verdict(tmp_path, *CHECK) == ("proven", "")
     # Where auditd runs, it is told; before that the kernel's own log is.
-    denied = hardened(GATEWAY, "{ dmesg; cat /var/log/audit/audit.log*; } | grep 'apparmor=\"DENIED\"' || true")
+    denied = hardened(GATEWAY, f"{{ dmesg; cat {LOGS}/audit.log*; }} | grep 'apparmor=\"DENIED\"' || true")
     assert 'profile="gatehouse-' not in denied
 
 
 def test_a_profile_that_only_complains_is_seen(hardened: Machines, tmp_path: Path) -> None:
     hardened(GATEWAY, f"apparmor_parser --replace --Complain {PROFILE}")
     try:
-        assert said(hardened, tmp_path) == ("failed", f"{profile('mosquitto')} is not enforced")
+        assert hardened.verdict(tmp_path, *CHECK) == ("failed", f"{profile('mosquitto')} is not enforced")
     finally:
         hardened(GATEWAY, f"apparmor_parser --replace {PROFILE}")
-    assert said(hardened, tmp_path)[0] == "proven"
+    assert hardened.verdict(tmp_path, *CHECK)[0] == "proven"
 
 
 def test_a_profile_of_debian_s_that_only_complains_is_seen_if_something_runs_by_it(
@@ -46,13 +39,13 @@ def test_a_profile_of_debian_s_that_only_complains_is_seen_if_something_runs_by_
     clock = "/etc/apparmor.d/usr.sbin.chronyd"
     hardened(GATEWAY, f"apparmor_parser --replace --Complain {clock}")
     try:
-        assert said(hardened, tmp_path) == ("failed", "/usr/sbin/chronyd is not enforced")
+        assert hardened.verdict(tmp_path, *CHECK) == ("failed", "/usr/sbin/chronyd is not enforced")
     finally:
         hardened(GATEWAY, f"apparmor_parser --replace {clock}")
     idle = "profile nobodys /usr/bin/nobodys flags=(complain) { }"
     hardened(GATEWAY, "apparmor_parser --replace --skip-cache", stdin=idle)
     try:
-        assert said(hardened, tmp_path)[0] == "proven"
+        assert hardened.verdict(tmp_path, *CHECK)[0] == "proven"
     finally:
         hardened(GATEWAY, "apparmor_parser --remove", stdin=idle)
 
@@ -63,11 +56,11 @@ def test_a_broker_that_runs_without_its_profile_is_seen(hardened: Machines, tmp_
     restart = f"systemctl daemon-reload && systemctl restart {BROKER}"
     hardened(GATEWAY, f"{loose} && {restart}")
     try:
-        verdict, reason = said(hardened, tmp_path)
+        verdict, reason = hardened.verdict(tmp_path, *CHECK)
     finally:
         hardened(GATEWAY, f"rm -f {drop_in}; {restart}")
     assert (verdict, reason) == ("failed", f"{BROKER}: unconfined, not {profile('mosquitto')} (enforce)")
-    assert said(hardened, tmp_path)[0] == "proven"
+    assert hardened.verdict(tmp_path, *CHECK)[0] == "proven"
 
 
 def test_the_kernel_refuses_a_program_what_its_profile_does_not_name(hardened: Machines) -> None:
