@@ -20,21 +20,22 @@ from deploy.inventory import ROOT
 
 # The tiers, and what pytest is told for each. Units share nothing: every core has a part of them.
 SABOTAGE, LYNIS = "tests/lab/test_sabotage.py", "tests/vm/test_lynis.py"
-RULES = "tests/vm/test_audit_rules.py"
+RULES, GRUB = "tests/vm/test_audit_rules.py", "tests/vm/test_bootloader.py"
 TIERS = {
     "unit": ("tests/unit", "-n", "auto", "--dist", "loadfile"),
     # From here on real programs run: a test that fails is made once more, and both results are told.
-    "vm": ("tests/vm", f"--ignore={LYNIS}", f"--ignore={RULES}", "--reruns", "1"),
+    "vm": ("tests/vm", *(f"--ignore={path}" for path in (LYNIS, RULES, GRUB)), "--reruns", "1"),
     "roles": ("tests/roles", "--reruns", "1"),
     "device": ("tests/device", "--reruns", "1"),
     # Two labs at a time (tests/lab/conftest.py).
     "lab": ("tests/lab", "-n", "2", "--dist", "loadfile", "--reruns", "1"),
     "sabotage": (SABOTAGE,),
     "vm-rules": (RULES,),
+    "vm-grub": (GRUB,),
     "vm-lynis": (LYNIS,),
 }
-# The sabotages are a part of the lab's tests. On emulated machines Lynis takes long, and one more start a few minutes.
-ON_REQUEST = ("sabotage", "vm-rules", "vm-lynis")
+# The sabotages are a part of the lab's tests. On emulated machines Lynis takes long, one more start or deploy minutes.
+ON_REQUEST = ("sabotage", "vm-rules", "vm-grub", "vm-lynis")
 # One emulated machine keeps one core busy, most of the time: this tier goes on beside those that come after it.
 BESIDE = "vm"
 
