@@ -19,7 +19,9 @@ from roles.facts import UnitState
 from roles.lifecycle import unit_differences
 from tests.compliance.looks import PATIENT
 
-TOOLS = ("auditctl", "auditd", "augenrules", "aureport", "ausearch", "autrace")
+TOOLS = tuple(f"/usr/sbin/{name}" for name in ("auditctl", "auditd", "augenrules", "aureport", "ausearch"))
+# A program of Debian 12 that Debian 13 has no more.
+FORMER = "/usr/sbin/autrace"
 # Opens a file of root's to be written, and writes nothing.
 OPENS = '[ -f "$1" ] && : >>"$1"'
 # The last line of the log's that says it in a record with the key.
@@ -78,15 +80,14 @@ def runs_as_declared(live, evidence):
 
 def belongs_to_root_alone(live, evidence):
     """Others read neither records nor rules, and change no program that makes them; the log has an end."""
-    tools = [f"/usr/sbin/{name}" for name in TOOLS]
-    listed = printed(live, "find", FOLDER, LOGS, *tools, "-printf", "%m %u %s %p\n")
+    listed = printed(live, "find", FOLDER, LOGS, *TOOLS, FORMER, "-printf", "%m %u %s %p\n")
     rows = [line.split(" ", 3) for line in listed.splitlines()]
     seen = {path: (int(mode, 8), owner, int(size)) for mode, owner, size, path in rows}
-    missing = [path for path in (CONFIGURATION, RULES, LOGS, f"{LOGS}/audit.log", *tools) if path not in seen]
+    missing = [path for path in (CONFIGURATION, RULES, LOGS, f"{LOGS}/audit.log", *TOOLS) if path not in seen]
     evidence({"from": "gateway", "sent": f"files in {FOLDER} and {LOGS}, programs", "got": f"{len(seen)}, {missing=}"})
     assert not missing, f"{missing[0]} is missing"
     for path, (mode, owner, _) in seen.items():
-        closed = 0o022 if path in tools else 0o027
+        closed = 0o022 if path in (*TOOLS, FORMER) else 0o027
         assert owner == "root" and mode & closed == 0, f"{path} is {owner}'s, mode {mode:o}"
     logs = {path: size for path, (*_, size) in seen.items() if path.startswith(f"{LOGS}/")}
     evidence({"from": "gateway", "sent": f"size of {LOGS}", "got": f"{sum(logs.values())} bytes in {len(logs)} files"})
