@@ -84,7 +84,7 @@ SABOTAGES = tuple(_with_what_follows(_through_the_tunnel(sabotage)) for sabotage
 OUT_OF_REACH: dict[str, str] = {
     "host.apparmor": "profiles are of the machine that the containers run on; seen to fail on the lab of machines (tests/vm)",
     "host.audit": "a container has no audit system of its own; seen to fail on the lab of machines (tests/vm)",
-    "host.boot-loader": "no gateway of a lab is started by GRUB; seen to fail on Debian's GRUB itself (tests/roles)",
+    "host.boot-loader": "no gateway of a lab is started by GRUB; seen to fail on Debian's GRUB itself (tests/roles) and on a machine with its menu (vm-grub)",
     "host.confines-ssh": "never proven: sshd can't be confined without confining the administrator's shell",
     "host.kernel-of-the-machine": "these settings belong to the machine that the containers run on",
     "time.right": "the clock belongs to the machine that the containers run on, and it is the operator's own",
