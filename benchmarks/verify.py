@@ -100,8 +100,9 @@ def _pytest(site: str, *arguments: str) -> str:
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--site", site, *arguments]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        last = (done.stdout.strip().splitlines() or done.stderr.strip().splitlines() or ["no output"])[-2:]
-        raise BenchmarkError(f"the suite over site {site!r}: {' | '.join(last)} (./kit harden --site {site} first)")
+        lines = done.stdout.strip().splitlines() or done.stderr.strip().splitlines() or ["no output"]
+        said = [line for line in lines if line.startswith("failed: ")] or lines[-2:]
+        raise BenchmarkError(f"the suite over site {site!r}: {' | '.join(said)} (./kit harden --site {site} first)")
     return done.stdout
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -155,3 +156,14 @@ def test_of_the_suite_each_file_has_its_share_in_the_sample_and_in_the_estimate(
     assert sample == ["a.py::0", "a.py::4", "b.py::x"]
     assert proof.estimate(checks, {"a.py::0": 1.0, "a.py::4": 3.0, "b.py::x": 10.0}) == 5 * 2 + 10
     assert proof.sampled(checks, 1) == checks
+
+
+def test_a_site_that_is_not_proven_is_not_measured_and_what_failed_is_named(monkeypatch):
+    said = "....\nfailed: host.audit (gateway): no rules\n\nlab: FAILED: 2 of 3\nreport: somewhere\n"
+
+    def ran(command, **_):
+        return subprocess.CompletedProcess(command, 1, said, "")
+
+    monkeypatch.setattr(proof.subprocess, "run", ran)
+    with pytest.raises(BenchmarkError, match=r"'lab': failed: host\.audit \(gateway\): no rules \("):
+        proof.collected("lab")
