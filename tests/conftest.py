@@ -1,8 +1,13 @@
-"""Options that a whole run has."""
+"""Options that a whole run has, and what it tells at its end."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
+
+SAID = pytest.StashKey[list[str]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -17,8 +22,34 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Tells what a test that was made once more had found the first time."""
+def pytest_configure(config: pytest.Config) -> None:
+    """Nothing is to be told yet."""
+    config.stash[SAID] = []
+
+
+@pytest.fixture(scope="session")
+def tell(request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """Shows lines at the end of the run, wherever the test ran."""
+    return request.config.stash[SAID].append
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Hands over what a worker has to tell."""
+    output: dict[str, Any] | None = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        output["said"] = session.config.stash[SAID]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Takes what a worker has to tell."""
+    node.config.stash[SAID].extend(getattr(node, "workeroutput", {}).get("said", []))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Tells what tests had to say, and what one that was made once more had found the first time."""
+    for text in config.stash[SAID]:
+        terminalreporter.write_line(text)
     for report in terminalreporter.getreports("rerun"):
         terminalreporter.write_sep("_", f"made once more: {report.nodeid} ({report.when})")
         terminalreporter.write_line(report.longreprtext)

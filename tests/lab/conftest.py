@@ -29,13 +29,11 @@ from tests.lab.gateways import Gateway
 from tests.lab.needed import PROGRAMS
 
 CLONE_NEWNET = 0x40000000  # unshare(2); Python has it from 3.12
-SAID = pytest.StashKey[list[str]]()
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_configure(config: pytest.Config) -> None:
     """Makes what the workers share before they start, and each worker's network."""
-    config.stash[SAID] = []
     worker: dict[str, Any] | None = getattr(config, "workerinput", None)
     if worker is not None:
         checkout = zlib.crc32(str(ROOT).encode())  # that no run of another checkout has a lab of this name
@@ -55,37 +53,12 @@ def pytest_configure(config: pytest.Config) -> None:
         images.field_image(client, print)
 
 
-@pytest.fixture(scope="session")
-def tell(request: pytest.FixtureRequest) -> Callable[[str], None]:
-    """Shows lines at the end of the run, wherever the test ran."""
-    return request.config.stash[SAID].append
-
-
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Hands over what a worker has to tell."""
-    output: dict[str, Any] | None = getattr(session.config, "workeroutput", None)
-    if output is not None:
-        output["said"] = session.config.stash[SAID]
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_testnodedown(node: Any) -> None:
-    """Takes what a worker has to tell."""
-    node.config.stash[SAID].extend(getattr(node, "workeroutput", {}).get("said", []))
-
-
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     """Says at once what failed: the rest may take half an hour."""
     if report.outcome in ("failed", "rerun") and not os.environ.get("PYTEST_XDIST_WORKER"):
         why = getattr(report.longrepr, "reprcrash", report.longrepr)
         more = ": made once more" if report.outcome == "rerun" else ""
         print(f"\n{report.nodeid} ({report.when}): {why}{more}", flush=True)
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Tells it."""
-    for text in config.stash[SAID]:
-        terminalreporter.write_line(text)
 
 
 @pytest.hookimpl(wrapper=True)
