@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -37,6 +37,8 @@ from lab.topology import GatewayHost, Topology, load
 from lab.wires import Namespace, left_over
 
 BOOT_SECONDS = 90
+HOST_KEYS, WHOLE = "/etc/ssh/ssh_host_*_key.pub", "that is all"
+ASKED_AGAIN = 5
 
 
 @dataclass(frozen=True)
@@ -232,15 +234,23 @@ def _await_ssh(containers: dict[str, Container], gateway: GatewayHost, name: str
                 f"(look at it with 'invoke lab.shell {gateway.name}': systemctl --failed; networkctl)"
             )
         time.sleep(0.2)
-    _, read = execute(containers[gateway.name], ["sh", "-c", "cat /etc/ssh/ssh_host_*_key.pub"])
-    return pinned(address, gateway.ssh_ports, read)
+    return pinned(address, gateway.ssh_ports, lambda argv: execute(containers[gateway.name], argv)[1])
 
 
-def pinned(address: str, ports: tuple[int, ...], public_keys: str) -> list[str]:
-    """The lines of known_hosts (sshd(8)) for a host that answers on these ports, from its public keys."""
-    keys = [" ".join(line.split()[:2]) for line in public_keys.splitlines() if line.strip()]
-    names = [address if port == 22 else f"[{address}]:{port}" for port in ports]
-    return [f"{','.join(names)} {key}" for key in keys]
+def pinned(address: str, ports: tuple[int, ...], ask: Callable[[list[str]], str]) -> list[str]:
+    """The lines of known_hosts (sshd(8)) for a host that answers on these ports, from its public keys.
+
+    `ask` is what a command says on the host; where its end was lost it is asked again. Raises LabError.
+    """
+    said: list[str] = []
+    for _ in range(ASKED_AGAIN):
+        said = [line.strip() for line in ask(["sh", "-c", f"cat {HOST_KEYS} && echo {WHOLE}"]).splitlines()]
+        if len(said) > 1 and said[-1] == WHOLE:
+            names = [address if port == 22 else f"[{address}]:{port}" for port in ports]
+            return [f"{','.join(names)} {' '.join(line.split()[:2])}" for line in said[:-1]]
+    raise LabError(
+        f"lab: {address}: no host keys in {HOST_KEYS}, it says {' '.join(said)!r} (run 'invoke lab.up' again)"
+    )
 
 
 def banner(address: str, port: int, timeout: float = 1) -> bool:

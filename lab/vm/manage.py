@@ -231,8 +231,7 @@ def _await_ssh(gateway: GatewayHost, machine: Machine, name: str) -> list[str]:
                 f"(look at it with 'invoke lab.shell {gateway.name} --vm': systemctl --failed; networkctl)"
             )
         time.sleep(0.5)
-    read = console.run(machine, ["sh", "-c", "cat /etc/ssh/ssh_host_*_key.pub"]).stdout
-    return pinned(LOOPBACK, gateway.ssh_ports, read)
+    return pinned(LOOPBACK, gateway.ssh_ports, lambda argv: console.run(machine, argv).stdout)
 
 
 def _boot(machine: Machine) -> str:

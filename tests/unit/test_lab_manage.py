@@ -76,3 +76,22 @@ def test_one_s_own_lab_is_not_another_s(tmp_path: Path, monkeypatch: pytest.Monk
     _containers(monkeypatch, tmp_path / ".lab" / "lab", gateway="exited")
     manage._clear_another_checkouts(manage.engine.connect(), manage.State("lab", tmp_path / ".lab"), said.append)
     assert not removed and not said
+
+
+def test_host_keys_whose_end_was_lost_are_asked_for_again() -> None:
+    said = ["", "ssh-rsa AAAA root@one\n", "ssh-rsa AAAA root@one\nssh-ed25519 BBBB root@one\nthat is all\n"]
+    lines = manage.pinned("10.0.0.1", (22, 2222), lambda _: said.pop(0))
+    assert lines == ["10.0.0.1,[10.0.0.1]:2222 ssh-rsa AAAA", "10.0.0.1,[10.0.0.1]:2222 ssh-ed25519 BBBB"]
+    assert not said
+
+
+def test_a_host_without_keys_is_said_and_nothing_is_pinned() -> None:
+    asked: list[list[str]] = []
+
+    def ask(argv: list[str]) -> str:
+        asked.append(argv)
+        return "cat: /etc/ssh/ssh_host_*_key.pub: No such file or directory\n"
+
+    with pytest.raises(LabError, match=r"10\.0\.0\.1: no host keys .* No such file or directory"):
+        manage.pinned("10.0.0.1", (22,), ask)
+    assert 1 < len(asked) < 10
