@@ -97,9 +97,11 @@ class Habits:
     """All of them. `last` is what each device's counters said, `known` when it was last seen at which address.
 
     `since` is when a device's addresses were begun to be noted, `moved` where and when it came from elsewhere.
+    `window` is that which messages were counted in (seconds): what is usual within another is not known.
     """
 
     when: float = 0.0
+    window: int = 0
     last: dict[str, tuple[float, float]] = field(default_factory=dict)
     devices: dict[str, Habit] = field(default_factory=dict)
     known: dict[str, dict[str, float]] = field(default_factory=dict)
@@ -111,6 +113,7 @@ class Habits:
         first, now = not self.when, reading.when
         if now == self.when:
             return
+        self._measure(limits.window)
         totals = {
             tags["device"]: (fields["messages"], fields["bytes"])
             for measurement, tags, fields in reading.points
@@ -126,6 +129,12 @@ class Habits:
             for address in addresses if name in who else ():
                 self._seen(name, address, who[name], now, limits)
         self._forget(who, now, limits)
+
+    def _measure(self, window: int) -> None:
+        if self.window not in (0, window):
+            for habit in self.devices.values():
+                habit.rate, habit.before = Average(), None
+        self.window = window
 
     def _count(self, totals: Mapping[str, tuple[float, float]], first: bool, now: float, limits: Limits) -> None:
         for name in totals:

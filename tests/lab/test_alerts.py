@@ -267,7 +267,9 @@ def test_a_device_that_sends_more_and_larger_messages_than_it_used_to_is_heard_a
     def learned() -> bool:
         judge(listening)
         known = json.loads(listening(f"cat {files.BOOK}"))["habits"]["devices"]
-        return devices.keys() <= known.keys() and all(known[name]["size"]["number"] >= 3 for name in devices)
+        return devices.keys() <= known.keys() and all(
+            known[name][what]["number"] >= 3 for name in devices for what in ("rate", "size")
+        )
 
     def usual() -> bool:
         for name in devices:

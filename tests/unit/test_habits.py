@@ -93,6 +93,27 @@ def test_what_is_judged_has_not_been_learned_from_yet() -> None:
     assert set(device.habits.unusual(PUMP, limits)) == {"unusual-rate pump-02", "unusual-size pump-02"}
 
 
+@pytest.mark.parametrize("window", [60, 3600])
+def test_what_is_usual_within_another_window_is_learned_anew(learned: Device, window: int) -> None:
+    limits = dataclasses.replace(LIMITS, window=window, learning=5 * window)
+
+    def windows(number: int, messages: int) -> set[str]:
+        found: set[str] = set()
+        for _ in range(number):
+            learned.now += window
+            learned.messages, learned.bytes = learned.messages + messages, learned.bytes + messages * SIZE
+            line = f"sent,device=pump-02 messages={learned.messages}i,bytes={learned.bytes}i"
+            learned.habits.take(Reading(learned.now, (point(line),), {}), {}, PUMP, limits)
+            found |= learned.habits.unusual(PUMP, limits).keys()
+        return found
+
+    usual = USUAL * window // WINDOW
+    assert windows(4, usual) == set(), "it has no past yet"
+    learned.habits = read_habits(json.loads(json.dumps(dataclasses.asdict(learned.habits))))
+    assert windows(4, usual) == set()
+    assert windows(1, max(10 * usual, LIMITS.unusual_messages + 10)) == {"unusual-rate pump-02"}
+
+
 @pytest.mark.parametrize("hours", [0, 1, 23])
 def test_a_new_device_cries_no_wolf(hours: int) -> None:
     device = Device()
