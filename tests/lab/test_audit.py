@@ -59,7 +59,7 @@ def test_a_hardened_gateway_has_not_drifted(gateway: Gateway, tell: Callable[[st
 
 def test_each_difference_is_named_with_what_mends_it_and_nothing_is_changed(tampered: Gateway) -> None:
     state = (
-        "sha256sum /etc/mosquitto/conf.d/gatehouse.conf; stat -c %a /etc/gatehouse/dnsmasq.conf; nft -s list ruleset"
+        "sha256sum /etc/mosquitto/conf.d/gatehouse.conf; stat -c %a /etc/gatehouse/dnsmasq.conf; nft -s -t list ruleset"
     )
     before = tampered(state)
     done = tampered.checkout.invoke("drift", "--json")
