@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from roles.apt import LOCK
 from roles.bootloader import ARGUMENTS, MENU, SCRIPT
 from tests.vm.machines import GATEWAY, SITE, Machines
 
@@ -14,7 +15,7 @@ pytestmark = pytest.mark.timeout(3600)
 
 CHECK = "host.boot-loader", "bootloader"
 OPEN = "failed", "entries and shell are open to everybody"
-APT = "DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=120"
+APT = f"DEBIAN_FRONTEND=noninteractive apt-get -qq -o {LOCK}"
 
 
 @pytest.fixture
