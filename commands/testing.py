@@ -10,7 +10,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from invoke import Context, task
 
@@ -38,6 +38,8 @@ TIERS = {
 ON_REQUEST = ("sabotage", "vm-rules", "vm-grub", "vm-lynis")
 # One emulated machine keeps one core busy, most of the time: this tier goes on beside those that come after it.
 BESIDE = "vm"
+# What pytest's cache has: which tests failed in the last run, and why (tests/conftest.py).
+LAST_FAILED, WHY = "cache/lastfailed", "gatehouse/why"
 
 
 @task(help={"tier": f"only this tier: style, {', '.join(TIERS)}", "k": "only tests whose names match (pytest -k)"})
@@ -52,8 +54,10 @@ def test(_: Context, tier: str = "", k: str = "") -> None:
     failed = _style() if tier in ("", "style") else []
     wanted = [each for each in TIERS if tier == each or (not tier and each not in ON_REQUEST)]
     by_tier = _run(wanted, *(["-k", k] if k else []))
-    for name in [name for names in by_tier.values() for name in names]:
-        print(f"test: failed: {name}", flush=True)
+    for tier in wanted:
+        _tell("made once more", _why(tier).get("rerun", {}))
+    for names in by_tier.values():
+        _tell("failed", names)
     if failed := [*failed, *by_tier]:
         sys.exit(f"test: failed: {', '.join(failed)}")
 
@@ -73,9 +77,9 @@ def _style() -> list[str]:
     return failed
 
 
-def _run(tiers: list[str], *named: str) -> dict[str, list[str]]:
-    """Runs the tiers; of each that failed, the tests that did."""
-    failed: dict[str, list[str]] = {}
+def _run(tiers: list[str], *named: str) -> dict[str, dict[str, str]]:
+    """Runs the tiers; of each that failed, the tests that did, and why."""
+    failed: dict[str, dict[str, str]] = {}
     with tempfile.TemporaryFile() as said, contextlib.ExitStack() as stack:
         beside: subprocess.Popen[bytes] | None = None
         for tier in tiers:
@@ -118,12 +122,35 @@ def _cache(tier: str) -> Path:
 
 
 def _forgotten(tier: str) -> None:
-    (_cache(tier) / "v/cache/lastfailed").unlink(missing_ok=True)
+    for name in (LAST_FAILED, WHY):
+        (_cache(tier) / "v" / name).unlink(missing_ok=True)
 
 
-def _remembered(tier: str) -> list[str]:
-    """The tests of a tier that failed, as pytest notes them."""
+def _noted(tier: str, name: str) -> dict[str, Any]:
+    """What pytest left in its cache under that name; empty where it left nothing that can be read."""
     try:
-        return sorted(json.loads((_cache(tier) / "v/cache/lastfailed").read_text()))
+        noted = json.loads((_cache(tier) / "v" / name).read_text())
     except (OSError, ValueError):
-        return []
+        return {}
+    return noted if isinstance(noted, dict) else {}
+
+
+def _why(tier: str) -> dict[str, dict[str, str]]:
+    """Why tests of a tier failed or were made once more, as tests/conftest.py notes it."""
+    return _noted(tier, WHY)
+
+
+def _remembered(tier: str) -> dict[str, str]:
+    """The tests of a tier that failed, and why."""
+    why = _why(tier).get("failed", {})
+    return {name: why.get(name, "") for name in sorted({*_noted(tier, LAST_FAILED), *why})}
+
+
+def _tell(what: str, tests: dict[str, str]) -> None:
+    """A line for each test; one for all cases of a test that have the same reason."""
+    alike: dict[tuple[str, str], list[str]] = {}
+    for name, why in sorted(tests.items()):
+        alike.setdefault((name.partition("[")[0] if why else name, why), []).append(name)
+    for (_, why), names in alike.items():
+        more = f" and {len(names) - 1} more of its cases" if len(names) > 1 else ""
+        print(f"test: {what}: {names[0]}{more}{f': {why}' if why else ''}", flush=True)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 SAID = pytest.StashKey[list[str]]()
+WHY, WHY_LENGTH = "gatehouse/why", 300
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -46,8 +47,24 @@ def pytest_testnodedown(node: Any) -> None:
     node.config.stash[SAID].extend(getattr(node, "workeroutput", {}).get("said", []))
 
 
+def reason(report: pytest.TestReport) -> str:
+    """Why a test failed, in one line."""
+    crash = getattr(report.longrepr, "reprcrash", None)
+    return " ".join(str(getattr(crash, "message", report.longrepr)).split())[:WHY_LENGTH]
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Tells what tests had to say, and what one that was made once more had found the first time."""
+    """Tells what tests had to say, and what one that was made once more had found the first time.
+
+    Why tests failed, `{outcome: {test: why}}`, is left in pytest's cache, for `./kit test` to tell at its end.
+    """
+    if (cache := getattr(config, "cache", None)) is not None:
+        outcomes = {"failed": ("failed", "error"), "rerun": ("rerun",)}
+        told = {
+            outcome: {report.nodeid: reason(report) for kind in kinds for report in terminalreporter.getreports(kind)}
+            for outcome, kinds in outcomes.items()
+        }
+        cache.set(WHY, told)
     for text in config.stash[SAID]:
         terminalreporter.write_line(text)
     for report in terminalreporter.getreports("rerun"):

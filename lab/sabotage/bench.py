@@ -12,13 +12,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import lab
 from deploy import enrolment, vaults
 from deploy import run as deploying
 from deploy.inventory import ROOT
-from deploy.run import RunError
 from gatehouse.errors import GatehouseError
 from gatehouse.identity.files import write_private
 from gatehouse.proof import results
@@ -26,8 +25,9 @@ from gatehouse.proof.credentials import newest_revoked
 from gatehouse.site import Site
 from gatehouse.updates.keys import FirmwareKeys
 from lab import firmware
+from lab.errors import LabError
 from lab.sabotage.catalogue import SABOTAGES
-from lab.sabotage.judge import Checks, Outcome, judged
+from lab.sabotage.judge import Checks, Outcome, changed, judged
 from lab.sabotage.model import Sabotage
 from lab.sabotage.surroundings import preamble
 
@@ -36,6 +36,7 @@ SUITE_SECONDS = 600
 BREAK_SECONDS = 60
 
 Say = Callable[[str], None]
+T = TypeVar("T")
 
 
 class SabotageError(GatehouseError):
@@ -43,7 +44,10 @@ class SabotageError(GatehouseError):
 
 
 class Bench:
-    """The lab's gateway while it is broken and repaired; repaired whenever the block is left, whatever happened."""
+    """The lab's gateway while it is broken and repaired; repaired whenever the block is left, whatever happened.
+
+    `passing` is what did not reach its end at first and did when it was asked once more, a line each.
+    """
 
     def __init__(self, site: Site, say: Say) -> None:
         self._site, self._say = site, say
@@ -54,6 +58,16 @@ class Bench:
         self._registry = vaults.registry_path(site).read_bytes()
         self._broken: list[Sabotage] = []
         self._handler: Any = None
+        self.passing: list[str] = []
+
+    def _insisting(self, what: str, action: Callable[[], T]) -> T:
+        """What an action returns. One that could not do its work has one more try: a machine may have been busy."""
+        try:
+            return action()
+        except GatehouseError as error:
+            self.passing.append(f"{what}: {error}")
+            self._say(f"  {what}: {error}: once more")
+            return action()
 
     @property
     def is_broken(self) -> bool:
@@ -76,28 +90,38 @@ class Bench:
 
     def _repair_at_last(self) -> None:
         """An interrupt may have ended a deploy whose last command is still at work there."""
-        try:
-            self.repair()
-        except RunError:
-            self.repair()
+        self._insisting("repair", self.repair)
 
     def baseline(self) -> Checks:
         """What the suite says of the gateway as deployed. Raises `SabotageError` where a check fails already."""
         # What a killed run left.
         self._shell("\n".join(sabotage.ends for sabotage in SABOTAGES))
         self._shell_here("\n".join(sabotage.ends_here for sabotage in SABOTAGES))
-        plan = deploying.plan(self._site)
+        plan = self._insisting("plan", lambda: deploying.plan(self._site))
         if not plan.empty:
             raise SabotageError(
                 f"{self._site.name}: not as declared, so nothing was broken: `invoke harden` first\n{plan}"
             )
         firmware.offer(self._site, lambda _: None)
-        found = self.checks()
-        if failed := [check.id for check in found.values() if check.verdict == "failed"]:
+        return self._insisting("baseline", self._all_well)
+
+    def _all_well(self) -> Checks:
+        found = self._insisting("suite", self.checks)
+        if failed := [check for check in found.values() if check.verdict == "failed"]:
             raise SabotageError(
-                f"{self._site.name}: {failed[0]} fails before anything is broken (`invoke verify` says why)"
+                f"{self._site.name}: {failed[0].id} fails before anything is broken: {failed[0].reason}"
+                " (`invoke verify` says more)"
             )
         return found
+
+    def ending(self, before: Checks) -> Checks:
+        """What the suite says when all is repaired; once more where that is something else than before."""
+        after = self._insisting("suite", self.checks)
+        if not (fell := changed(before, after)):
+            return after
+        again = self._insisting("suite", self.checks)
+        self.passing += [f"in the end: {i}: {said}" for i, said in fell.items() if i not in changed(before, again)]
+        return again
 
     def round(self, sabotages: Sequence[Sabotage], before: Checks, number: str) -> list[Outcome]:
         """Breaks, asks, repairs; the outcomes."""
@@ -105,9 +129,9 @@ class Bench:
         self._say(f"round {number}: {', '.join(s.name for s in sabotages)}")
         unmade = {s.name: said for s in sabotages if (said := self._break(s))}
         marks.append(time.monotonic())
-        after = self.checks()
+        after = self._insisting("suite", self.checks)
         marks.append(time.monotonic())
-        left = self.repair()
+        left = self._insisting("repair", self.repair)
         times = [end - begin for begin, end in pairwise([*marks, time.monotonic()])]
         self._say(f"  broken in {times[0]:.0f} s, judged in {times[1]:.0f} s, repaired in {times[2]:.0f} s")
         found = judged(sabotages, before, after)
@@ -148,7 +172,7 @@ class Bench:
     def _shell(self, script: str, given: bytes | None = None) -> str:
         try:
             done = lab.run(self._lab, self._gateway, ["sh", "-c", self._preamble + script], given, BREAK_SECONDS)
-        except TimeoutError as error:
+        except (LabError, TimeoutError) as error:
             return str(error)
         said = (done.stderr or done.stdout).strip().splitlines() or [f"status {done.returncode}"]
         return said[-1] if done.returncode else ""

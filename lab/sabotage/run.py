@@ -58,8 +58,8 @@ def sabotage(site: Site, names: Iterable[str] = (), strict: bool = False, say: S
                 say(f"  not clear: {sum(map(len, again))} of them again, apart")
             made += [tuple(clear)] if clear else []
             rounds = again + rounds
-        after = bench.checks()
-    return Report(tuple(made), before, after, time.monotonic() - started, tuple(passing.seen))
+        after = bench.ending(before)
+    return Report(tuple(made), before, after, time.monotonic() - started, (*bench.passing, *passing.seen))
 
 
 class Passing:

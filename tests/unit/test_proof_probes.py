@@ -401,6 +401,43 @@ def test_the_agent_works_where_nothing_of_the_kit_is_installed(tmp_path):
     assert results["nowhere"][0]["error"] == "no position nowhere"
 
 
+# A process of a position that takes its time before it has a network of its own, as on a busy machine.
+LATE = """
+agent = sys.modules[sent["entry"]]
+class Late:
+    real = agent._libc
+    prctl = real.prctl
+    def unshare(self, flags):
+        import time
+        time.sleep(0.5)
+        return UNSHARED
+agent._libc = Late()
+sys.modules[sent["entry"]].main"""
+BRIDGE = "ip link set lo up; ip link add br-iot up type bridge; ip address add 10.9.0.1/24 dev br-iot"
+
+
+def positioned(unshared):
+    """What the agent says of its position in a bridge of a network that only this test has."""
+    late = START.replace('sys.modules[sent["entry"]].main', LATE.replace("UNSHARED", unshared))
+    inside = ["sh", "-euc", f'{BRIDGE}; exec "$0" -I -c "$1"', sys.executable, late]
+    with Agent("here", ["unshare", "-n", *inside], {"segments": {"iot": {"bridge": "br-iot"}}, "pace": 1}) as agent:
+        return agent.positions["iot"], agent.ask({"gateway": [{"kind": "run", "argv": ["ip", "-br", "link"]}]})
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="making network namespaces needs root")
+def test_a_position_is_placed_once_it_has_a_network_of_its_own():
+    position, links = positioned("self.real.unshare(flags)")
+    assert position["addresses"] == ["10.9.0.254"]
+    assert "probe0" not in links["gateway"][0]["output"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="making network namespaces needs root")
+def test_a_position_that_gets_no_network_of_its_own_is_put_nowhere():
+    position, links = positioned("-1")
+    assert "no network namespace" in position["error"]
+    assert "probe0" not in links["gateway"][0]["output"]
+
+
 def sleep_for(seconds):
     return {"gateway": [{"kind": "run", "argv": ["sleep", str(seconds)]}]}
 

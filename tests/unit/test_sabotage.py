@@ -7,11 +7,14 @@ import itertools
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from deploy.run import Plan, RunError
 from gatehouse.proof.results import Check, Verdict
 from gatehouse.site import load
+from lab.errors import LabError
 from lab.sabotage import bench, run
 from lab.sabotage.catalogue import OUT_OF_REACH, SABOTAGES
 from lab.sabotage.judge import changed, judged
@@ -294,6 +297,112 @@ def test_what_recurs_is_judged_and_never_made_a_third_time() -> None:
 def test_a_sabotage_that_was_missed_is_no_passing_thing() -> None:
     made = [broken("one", "a")]
     assert not run.Passing().may_pass(made, judged(made, said("proven", "a"), said("proven", "a")))
+
+
+# a machine that was busy
+
+
+class Busy:
+    """Answers in turn with what it is given; an error is raised."""
+
+    def __init__(self, *answers: object) -> None:
+        self.answers = list(answers)
+
+    def __call__(self, *_: object, **__: object) -> object:
+        answer = self.answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+@pytest.fixture
+def bench_of_a_lab(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> bench.Bench:
+    """A gateway on the bench, of which nobody asks more than the suite, the plan and the deploy."""
+    registry = tmp_path / "registry"
+    registry.write_text("")
+    monkeypatch.setattr(bench.vaults, "registry_path", lambda _: registry)
+    monkeypatch.setattr(bench.lab, "run", Busy(*[LabError("no Docker Engine answers")] * 9))
+    monkeypatch.setattr(bench.firmware, "offer", lambda *_: None)
+    monkeypatch.setattr(bench.deploying, "apply", lambda *_, **__: None)
+    monkeypatch.setattr(bench.deploying, "plan", lambda _: Plan({}))
+    monkeypatch.setattr(bench.Bench, "_shell_here", lambda *_: "")
+    return bench.Bench(load("lab", ROOT), lambda _: None)
+
+
+def test_what_did_not_reach_its_end_once_is_asked_once_more_and_told(
+    bench_of_a_lab: bench.Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    well = said("proven", "a", "b")
+    suite = Busy(bench.SabotageError("lab: no end"), said("proven", "a") | said("failed", "b"), well)
+    monkeypatch.setattr(bench.Bench, "checks", suite)
+    monkeypatch.setattr(bench.deploying, "plan", Busy(RunError("lab: no plan"), Plan({})))
+    assert bench_of_a_lab.baseline() == well
+    assert bench_of_a_lab.passing == [
+        "plan: lab: no plan",
+        "suite: lab: no end",
+        "baseline: lab: b fails before anything is broken: seen (`invoke verify` says more)",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("patched", "answers", "error"),
+    [
+        ("checks", [bench.SabotageError("lab: no end")] * 4, "lab: no end"),
+        ("checks", [said("failed", "b")] * 2, "b fails before anything is broken: seen"),
+    ],
+)
+def test_what_does_not_reach_its_end_twice_ends_the_run(
+    bench_of_a_lab: bench.Bench, monkeypatch: pytest.MonkeyPatch, patched: str, answers: list[object], error: str
+) -> None:
+    monkeypatch.setattr(bench.Bench, patched, Busy(*answers))
+    with pytest.raises(bench.SabotageError, match=error):
+        bench_of_a_lab.baseline()
+
+
+def test_a_gateway_that_is_not_as_declared_is_asked_nothing_more(
+    bench_of_a_lab: bench.Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench.deploying, "plan", Busy(Plan({"gateway": ("Broker | Run the broker",)})))
+    with pytest.raises(bench.SabotageError, match="not as declared, so nothing was broken"):
+        bench_of_a_lab.baseline()
+
+
+def test_a_repair_that_did_not_reach_its_end_goes_on_from_there(
+    bench_of_a_lab: bench.Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench.Bench, "checks", Busy(said("failed", "a")))
+    monkeypatch.setattr(bench.Bench, "_break", lambda bench, sabotage: bench._broken.append(sabotage) or "")
+    monkeypatch.setattr(bench.deploying, "apply", Busy(RunError("lab: the deploy did not get to its end"), None))
+    (outcome,) = bench_of_a_lab.round([broken("one", "a")], said("proven", "a"), "1")
+    assert outcome.clean
+    assert not bench_of_a_lab.is_broken
+    assert bench_of_a_lab.passing == ["repair: lab: the deploy did not get to its end"]
+
+
+def test_a_repair_that_fails_twice_ends_the_run_and_the_gateway_still_counts_as_broken(
+    bench_of_a_lab: bench.Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench.Bench, "checks", Busy(said("failed", "a")))
+    monkeypatch.setattr(bench.Bench, "_break", lambda bench, sabotage: bench._broken.append(sabotage) or "")
+    monkeypatch.setattr(bench.deploying, "apply", Busy(*[RunError("lab: the deploy did not get to its end")] * 2))
+    with pytest.raises(RunError):
+        bench_of_a_lab.round([broken("one", "a")], said("proven", "a"), "1")
+    assert bench_of_a_lab.is_broken
+
+
+def test_a_host_that_cannot_be_asked_makes_a_sabotage_unmade(bench_of_a_lab: bench.Bench) -> None:
+    assert bench_of_a_lab._shell("true") == "no Docker Engine answers"
+
+
+def test_what_is_otherwise_in_the_end_is_asked_once_more(
+    bench_of_a_lab: bench.Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, left = said("proven", "a", "b"), said("proven", "a") | said("failed", "b")
+    monkeypatch.setattr(bench.Bench, "checks", Busy(said("failed", "a", "b"), left))
+    assert bench_of_a_lab.ending(before) == left
+    assert bench_of_a_lab.passing == ["in the end: a: failed: seen"]
+    monkeypatch.setattr(bench.Bench, "checks", Busy(before))
+    assert bench_of_a_lab.ending(before) == before
 
 
 # what is refused

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from invoke import Context
 from commands import common, testing
 from commands.common import start_pytest
 from deploy import tools
+from deploy.inventory import ROOT
 
 
 class Tiers:
@@ -24,6 +26,7 @@ class Tiers:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.fails: dict[str, list[str]] = {}
+        self.why: dict[str, dict[str, dict[str, str]]] = {}
         self.ran: list[str] = []
 
     def run(self, where: str, *options: str) -> int:
@@ -35,6 +38,9 @@ class Tiers:
         names = self.fails.get(tier, [])
         (cache / "v/cache").mkdir(parents=True, exist_ok=True)
         (cache / "v/cache/lastfailed").write_text(json.dumps(dict.fromkeys(names, True)))
+        if tier in self.why:
+            (cache / "v/gatehouse").mkdir(exist_ok=True)
+            (cache / "v" / testing.WHY).write_text(json.dumps(self.why[tier]))
         return 1 if names else 0
 
     def start(self, where: str, *options: str, said: IO[bytes]) -> subprocess.Popen[bytes]:
@@ -83,6 +89,91 @@ def test_what_failed_is_named_once_more_at_the_end(tiers: Tiers, capsys: pytest.
         "test: failed: tests/vm/test_two.py::test_b",
     ]
     assert tiers.ran == [tier for tier in testing.TIERS if tier not in testing.ON_REQUEST]
+
+
+def test_what_failed_says_why_and_cases_that_failed_alike_are_one_line(
+    tiers: Tiers, capsys: pytest.CaptureFixture[str]
+) -> None:
+    alike = {f"tests/lab/test_one.py::test_a[{case}]": "no gateway" for case in "xyz"}
+    other = {"tests/lab/test_one.py::test_a[w]": "assert 1 == 2", "tests/lab/test_two.py::test_b": "no gateway"}
+    tiers.fails = {"lab": [*alike, *other, "tests/lab/test_two.py::test_c"]}
+    tiers.why = {"lab": {"failed": alike | other, "rerun": {"tests/lab/test_one.py::test_d": "too late"}}}
+    with pytest.raises(SystemExit, match="test: failed: lab"):
+        testing.test.body(Context(), tier="lab")
+    assert capsys.readouterr().out.splitlines() == [
+        "test: lab",
+        "test: made once more: tests/lab/test_one.py::test_d: too late",
+        "test: failed: tests/lab/test_one.py::test_a[w]: assert 1 == 2",
+        "test: failed: tests/lab/test_one.py::test_a[x] and 2 more of its cases: no gateway",
+        "test: failed: tests/lab/test_two.py::test_b: no gateway",
+        "test: failed: tests/lab/test_two.py::test_c",
+    ]
+
+
+@pytest.mark.parametrize("noted", ["", "[]", '{"failed": '])
+def test_reasons_that_cannot_be_read_take_no_name_away(
+    tiers: Tiers, capsys: pytest.CaptureFixture[str], tmp_path: Path, noted: str
+) -> None:
+    tiers.fails = {"lab": ["tests/lab/test_one.py::test_a"]}
+
+    def run(where: str, *options: str) -> int:
+        status = tiers.run(where, *options)
+        path = tmp_path / ".pytest_cache/lab/v" / testing.WHY
+        path.parent.mkdir(parents=True)
+        path.write_text(noted)
+        return status
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit, match="test: failed: lab"):
+        patch.setattr(common, "pytest", run)
+        testing.test.body(Context(), tier="lab")
+    assert failed(capsys) == ["test: failed: tests/lab/test_one.py::test_a"]
+
+
+def test_pytest_notes_why_tests_failed_and_why_one_was_made_once_more(tmp_path: Path) -> None:
+    (tmp_path / "conftest.py").write_text((ROOT / "tests/conftest.py").read_text())
+    (tmp_path / "test_it.py").write_text(
+        """
+import pathlib
+import pytest
+
+@pytest.fixture
+def gateway():
+    raise OSError("no gateway\\nat all")
+
+def test_of_a_gateway(gateway):
+    pass
+
+def test_that_passes_in_the_end(tmp_path_factory):
+    noted = pathlib.Path(__file__).with_name("noted")
+    if not noted.exists():
+        noted.touch()
+        assert 1 == 2, "the first time"
+
+def test_that_fails():
+    assert 1 == 2, "each time"
+
+def test_that_passes():
+    pass
+"""
+    )
+    options = ("-q", "--reruns", "1", "-o", f"cache_dir={tmp_path / 'cache'}", "-c", os.devnull, "--rootdir", ".")
+    for workers in ("0", "2"):
+        (tmp_path / "noted").unlink(missing_ok=True)
+        subprocess.run(
+            [sys.executable, "-m", "pytest", *options, "-n", workers, "test_it.py"],
+            cwd=tmp_path,
+            capture_output=True,
+            check=False,
+        )
+        noted = json.loads((tmp_path / "cache/v" / testing.WHY).read_text())
+        assert noted["failed"] == {
+            "test_it.py::test_of_a_gateway": "OSError: no gateway at all",
+            "test_it.py::test_that_fails": "AssertionError: each time assert 1 == 2",
+        }
+        assert (
+            noted["rerun"]["test_it.py::test_that_passes_in_the_end"] == "AssertionError: the first time assert 1 == 2"
+        )
+        assert "test_it.py::test_that_passes" not in {**noted["failed"], **noted["rerun"]}
 
 
 def test_what_failed_in_a_former_run_is_not_named(

@@ -37,6 +37,9 @@ def place(name: str, wanted: dict[str, Any], position: Process) -> dict[str, Any
     """
     bridge = wanted["bridge"]
     device: dict[str, Any] = {}
+    # Before it answers it may still be in the gateway's own network, and its end of the pair would go there.
+    if error := position.ask({"probes": []}).get("error"):
+        return {"error": f"{bridge}: {error}"}
     try:
         if "as" in wanted:
             device = _absent(bridge, wanted["as"])
