@@ -130,9 +130,10 @@ def listening(gateway: Gateway, place: dict[str, Any]) -> Iterator[Gateway]:
 
 
 def heard(gateway: Gateway) -> list[tuple[str, str, str]]:
-    """State, kind and subject of what was heard so far."""
+    """State, kind and subject of what was heard so far; what came twice has one number, and is one."""
     lines = [json.loads(line) for line in gateway(f"cat {HEARD}").splitlines()[1:]]
-    return [(each["state"], each["alert"], each.get("about", "")) for each in lines]
+    told = {each.get("number", place): each for place, each in enumerate(lines, start=-len(lines))}
+    return [(each["state"], each["alert"], each.get("about", "")) for each in told.values()]
 
 
 def subjects(gateway: Gateway) -> set[tuple[str, str]]:
@@ -195,7 +196,8 @@ def test_what_is_caused_is_heard_once_is_listed_and_its_end_is_heard(listening: 
         return ended <= set(heard(listening))
 
     wait(over, "the end of all of it is heard", 60, lambda: str(heard(listening)))
-    assert len([each for each in heard(listening) if each[1:] in caused]) == 2 * len(caused)
+    told = [each for each in heard(listening) if each[1:] in caused]
+    assert len(told) == 2 * len(caused), told
     listening.stays_converged()
 
 
