@@ -23,8 +23,12 @@ if TYPE_CHECKING:
 # RFC 7748 §6.1: a private key that everybody knows.
 PUBLISHED = "dwdtCnMYpX08FsFyUbJmRd9ML4frwJkqsXf7pR25LCo="
 TRIES = 3  # an attempt, and two more where an answer was lost
-PAUSE = 0.7  # seconds between them: the gateway takes 50 a second of a peer (§5.4.4, and its own limit)
-APART = 0.06  # seconds, between attempts from several places
+PAUSE = 0.7  # seconds between them
+# From several places: tries, and seconds between any two. An attempt that comes after a later one is not heard, and the
+# gateway takes 50 a second of a peer (§5.4.4, and its own limit). A busy machine is late by hundredths of a second.
+OWN_TRIES, OWN_APART = 3, 0.1
+OTHER_TRIES, OTHER_APART = 2, 0.05
+SLOWEST = 3.0  # times as far apart, where everything takes longer
 STRANGERS = ("a new key", "a published key")
 NOISE = ("nothing", "a word", "noise", "an attempt at another gateway's key")
 Target = tuple[str, str, int]
@@ -58,25 +62,34 @@ def callers(live: Live) -> dict[str, list[dict[str, Any]]]:
     offer = next(o for o in expect.offers(live.site, live.name) if o.service.name == SERVICE)
     server = keys.public_of(keys.gateway_key(live.vault, live.name))
     own, now = keys.peer_key(live.vault, PROBE), time.time_ns()
-    reachable = [
-        (segment, address)
+    ways = [
+        (segment, address, address in place.gateway)
         for segment, place in live.places.items()
         for other in live.places.values()
         for address in other.gateway
         if place.family(address)
     ]
-    # Those at the segment's own address first.
-    reachable.sort(key=lambda way: way[1] not in live.places[way[0]].gateway)
     work: dict[str, list[dict[str, Any]]] = {}
-    for number, (segment, address) in enumerate(reachable):
-        # An attempt is only heard when it is later than all before it, and not too soon after one, wherever it came in.
-        after = number * APART
-        stamps = [now + int(1e9 * (after + turn * PAUSE)) for turn in range(TRIES)]
-        made = [Handshake(own, server, stamp).message.hex() for stamp in stamps]
-        probe = {"kind": "datagrams", "address": address, "port": offer.listener.port, "payloads": made}
-        timing = {"after": after, "pause": PAUSE, "timeout": 1.5}
-        work.setdefault(segment, []).append({"id": expect.at_gateway(offer, address), **probe, **timing})
+    slower, begins = min(max(live.agent.pace, 1.0), SLOWEST), 0.0
+    # Those at the segment's own address first, with more time for each.
+    for at_own, tries, apart in ((True, OWN_TRIES, OWN_APART * slower), (False, OTHER_TRIES, OTHER_APART * slower)):
+        group = [(segment, address) for segment, address, is_own in ways if is_own == at_own]
+        pause = len(group) * apart
+        for number, (segment, address) in enumerate(group):
+            after = begins + number * apart
+            stamps = [now + int(1e9 * (after + turn * pause)) for turn in range(tries)]
+            made = [Handshake(own, server, stamp).message.hex() for stamp in stamps]
+            probe = {"kind": "datagrams", "address": address, "port": offer.listener.port, "payloads": made}
+            timing = {"after": after, "pause": pause, "timeout": 1.5}
+            work.setdefault(segment, []).append({"id": expect.at_gateway(offer, address), **probe, **timing})
+        begins += tries * pause
     return work
+
+
+def last_sent(work: dict[str, list[dict[str, Any]]]) -> float:
+    """Seconds from the first attempt of `callers` to the last; 0 where there is none."""
+    probes = [probe for probes in work.values() for probe in probes]
+    return max((p["after"] + (len(p["payloads"]) - 1) * p["pause"] for p in probes), default=0.0)
 
 
 @once

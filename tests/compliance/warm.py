@@ -309,9 +309,9 @@ class Session:
         if not any(self._probes[key]["kind"] == "datagrams" for key in wanted):
             return {}
         time.sleep(max(0.0, self._stamped_until - time.time()))
-        made = {(p, probe["id"]): probe for p, probes in remote.callers(self._live).items() for probe in probes}
-        self._stamped_until = time.time() + len(made) * remote.APART + remote.TRIES * remote.PAUSE
-        return made
+        work = remote.callers(self._live)
+        self._stamped_until = time.time() + remote.last_sent(work)
+        return {(position, probe["id"]): probe for position, probes in work.items() for probe in probes}
 
     def _judged(
         self, keys: set[Key], seen: Mapping[Key, Observation], heard: Mapping[str, list[str]]

@@ -14,7 +14,9 @@ import subprocess
 import sys
 import threading
 import time
-from datetime import timedelta
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
@@ -24,7 +26,7 @@ from gatehouse.identity import Pki, SecretStore
 from gatehouse.proof.channel import START, Agent, ProbeError, asking, opening
 from gatehouse.proof.observation import Observation
 from gatehouse.proof.probes import facts, mqtt, reach, scan, ssh, tls
-from gatehouse.proof.probes.agent import perform
+from gatehouse.proof.probes.agent import _work, perform, perform_all
 
 
 @contextlib.contextmanager
@@ -79,6 +81,49 @@ def test_a_udp_port_answers_refuses_or_is_silent():
     with serving(lambda *_: None, socket.SOCK_DGRAM) as port:
         assert reach.udp(at(port, say="hello"))["outcome"] == "silent"
     assert reach.udp(at(unused(socket.SOCK_DGRAM), say="hello"))["outcome"] == "refused"
+
+
+def test_datagrams_that_have_a_time_are_sent_then_and_what_is_overdue_is_left_out():
+    came = []
+    with serving(lambda listener, message, sender: came.append(message.decode()), socket.SOCK_DGRAM) as port:
+        payloads = [text.encode().hex() for text in ("overdue", "late", "next", "last")]
+        timing = {"at": time.monotonic() - 0.7, "pause": 0.5}
+        assert reach.datagrams(at(port, payloads=payloads, **timing))["outcome"] == "silent"
+        assert came == ["late", "next", "last"]
+        reach.datagrams(at(port, payloads=payloads, pause=0.01))
+        assert came[3:] == ["overdue", "late", "next", "last"]
+
+
+def test_all_positions_send_by_one_clock():
+    given = []
+
+    class Noted:
+        def ask(self, message):
+            given.append(message["probes"])
+            return {"results": [{} for _ in message["probes"]]}
+
+    timed = [{"id": number, "kind": "datagrams", "after": number / 10} for number in range(4)]
+    begun = time.monotonic()
+    positions: dict[str, Any] = {"one": Noted(), "other": Noted()}
+    _work(positions, {"one": [timed[0], timed[3]], "other": [timed[1], {"id": 9}, timed[2]]})
+    due = {probe["id"]: probe["at"] for probes in given for probe in probes if "at" in probe}
+    assert due[0] > begun
+    assert [round(due[number] - due[0], 6) for number in range(4)] == [0, 0.1, 0.2, 0.3]
+
+
+def test_what_has_a_time_does_not_wait_for_its_turn():
+    came = []
+    with (
+        serving(lambda *_: came.append("somebody"), socket.SOCK_DGRAM) as port,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        silent = [{"id": n, "kind": "udp", **at(port, say="?"), "timeout": 0.4} for n in range(3)]
+        timed = {"id": "timed", "kind": "datagrams", **at(port, payloads=["00"]), "at": time.monotonic()}
+        results = perform_all([*silent, {**timed, "timeout": 0.2}], pool)
+    assert [result["id"] for result in results] == [0, 1, 2, "timed"]
+    assert all(result["outcome"] == "silent" for result in results)
+    ended = {r["id"]: datetime.fromisoformat(r["at"]) + timedelta(milliseconds=r["ms"]) for r in results}
+    assert ended["timed"] < ended[1]
 
 
 def dns_answer(listener, message, sender):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import stat
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from deploy import vaults, wireguard
 from gatehouse.errors import GatehouseError
 from gatehouse.identity import Pki, SecretStore
 from gatehouse.identity import wireguard as keys
+from gatehouse.proof import expect
 from gatehouse.proof import wireguard as peer
 from gatehouse.proof.probes import reach
 from gatehouse.site import Site, SiteError, derive, read_peers
@@ -22,6 +24,7 @@ from roles import declared
 from roles.nftables import ruleset
 from roles.target import Target
 from roles.wireguard import files
+from tests.compliance import remote as asking
 from tests.unit.firewall import chains
 from tests.unit.test_site_model import description
 
@@ -267,3 +270,59 @@ def test_what_was_not_sent_with_the_session_s_keys_is_not_read() -> None:
     assert mine.packed(b"packet") != mine.packed(b"packet")
     assert mine.unpacked(mine.packed(b"packet")) is None
     assert mine.unpacked(b"\4") is None
+
+
+# the suite's attempts to come in
+
+
+def callers(pace: float) -> dict[str, list[dict[str, Any]]]:
+    """The attempts from the segments of a site with a tunnel, on a gateway of that pace."""
+    here = site(remote())
+    own = expect.Place("iot", ("10.10.10.99", "fd00::99"), ("10.10.10.1", "fd00::1"))
+    only = expect.Place("internet", ("192.0.2.9",), ("192.0.2.2",))
+    live: Any = SimpleNamespace(
+        site=here, name="gw", vault=SecretStore(), places={"iot": own, "internet": only},
+        agent=SimpleNamespace(pace=pace),
+    )  # fmt: skip
+    return asking.callers(live)
+
+
+def sent(work: dict[str, list[dict[str, Any]]]) -> list[tuple[float, str, str]]:
+    """When each attempt is sent, who is asked, and the attempt."""
+    return sorted(
+        (probe["after"] + turn * probe["pause"], probe["address"], payload)
+        for probes in work.values()
+        for probe in probes
+        for turn, payload in enumerate(probe["payloads"])
+    )
+
+
+@pytest.mark.parametrize(("pace", "slower"), [(0.8, 1.0), (2.0, 2.0), (9.0, 3.0)])
+def test_attempts_from_several_segments_keep_their_distance(pace: float, slower: float) -> None:
+    work = callers(pace)
+    assert {segment: len(probes) for segment, probes in work.items()} == {"iot": 3, "internet": 2}
+    moments = [moment for moment, _, _ in sent(work)]
+    apart = [round(later - sooner, 6) for sooner, later in zip(moments, moments[1:], strict=False)]
+    assert min(apart) == pytest.approx(asking.OTHER_APART * slower)
+    assert asking.last_sent(work) == moments[-1]
+    tries = {probe["address"]: len(probe["payloads"]) for probe in work["iot"]}
+    own, other = asking.OWN_TRIES, asking.OTHER_TRIES
+    assert tries == {"10.10.10.1": own, "fd00::1": own, "192.0.2.2": other}
+
+
+def test_an_attempt_is_as_late_as_its_stamp_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    stamps: dict[str, int] = {}
+
+    class Noted(peer.Handshake):
+        def __init__(self, private: str, server: str, when: int | None = None) -> None:
+            super().__init__(private, server, when)
+            stamps[self.message.hex()] = when or 0
+
+    monkeypatch.setattr(asking, "Handshake", Noted)
+    in_order = [stamps[payload] for _, _, payload in sent(callers(1.0))]
+    assert in_order == sorted(in_order)
+    assert len(set(in_order)) == len(in_order)
+
+
+def test_where_nobody_calls_nothing_is_sent() -> None:
+    assert asking.last_sent({}) == 0

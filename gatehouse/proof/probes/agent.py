@@ -67,6 +67,8 @@ KINDS: dict[str, Callable[[Probe], Result]] = {
 WAITING: dict[str, Callable[[Probe], Awaitable[Result]]] = {"tcp": reach.tcp}
 GATEWAY = "gateway"  # the position of the gateway itself, in its own network
 AT_ONCE = 160  # threads
+# Until the first probe that has a time of its own: by then each position has its work.
+HEAD_START = 0.3
 CONNECTIONS = 500  # of a position at the same time: fewer than the files that a process may have open
 # Where things take several times as long, so many at once only wait for each other.
 SLOW_AT_ONCE, SLOW_CONNECTIONS = 24, 60
@@ -114,10 +116,20 @@ async def _wait_for_all(probes: Sequence[Probe]) -> list[Result]:
 
 
 def perform_all(probes: Sequence[Probe], pool: ThreadPoolExecutor) -> list[Result]:
-    """Runs probes at the same time; the results in their order."""
-    others = pool.map(perform, [probe for probe in probes if probe["kind"] not in WAITING])
-    waited = iter(asyncio.run(_wait_for_all([probe for probe in probes if probe["kind"] in WAITING])))
-    return [next(waited if probe["kind"] in WAITING else others) for probe in probes]
+    """Runs probes at the same time; the results in their order.
+
+    One that has a time (`at`) has a thread of its own, for in the pool it may have to wait for its turn.
+    """
+    timed = [probe for probe in probes if "at" in probe]
+    with ThreadPoolExecutor(len(timed) or 1) as own:
+        on_time = own.map(perform, timed)
+        others = pool.map(perform, [probe for probe in probes if "at" not in probe and probe["kind"] not in WAITING])
+        waited = iter(asyncio.run(_wait_for_all([probe for probe in probes if probe["kind"] in WAITING])))
+
+        def result(probe: Probe) -> Result:
+            return next(on_time if "at" in probe else waited if probe["kind"] in WAITING else others)
+
+        return [result(probe) for probe in probes]
 
 
 class Position:
@@ -292,6 +304,12 @@ def _alone(patience: float) -> socket.socket:
 
 def _work(positions: dict[str, Position], work: dict[str, list[Probe]]) -> dict[str, list[Result]]:
     results: dict[str, list[Result]] = {}
+    # Positions get to their work when they do, some late; what comes `after` something else comes by one clock for all.
+    begins = time.monotonic() + reach.patient(HEAD_START)
+    for probes in work.values():
+        for probe in probes:
+            if "after" in probe:
+                probe["at"] = begins + probe["after"]
 
     def run(name: str) -> None:
         if name not in positions:

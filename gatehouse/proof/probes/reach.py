@@ -139,9 +139,12 @@ def udp(probe: Probe) -> Result:
 def datagrams(probe: Probe) -> Result:
     """Sends `payloads` (hex), one each `pause` seconds, from one port; the `answers` (hex) within `timeout` after that.
 
-    It begins `after` seconds, and ends sooner once there are `enough` of them.
+    It ends sooner once there are `enough` of them. `at` is when it begins (this machine's monotonic clock), if not now;
+    then each is sent at its own time, and what is so late that it is the next one's turn is left out. That several
+    positions send in order is the agent's matter, which makes `at` of `after`.
     """
-    time.sleep(probe.get("after", 0.0))
+    due = probe.get("at")
+    time.sleep(max(0.0, (due or 0.0) - time.monotonic()))
     answers: list[str] = []
     enough, pause = probe.get("enough", 1), probe.get("pause", 0.0)
     payloads = [bytes.fromhex(payload) for payload in probe["payloads"]]
@@ -149,8 +152,12 @@ def datagrams(probe: Probe) -> Result:
         with socket.socket(family_of(probe["address"]), socket.SOCK_DGRAM) as wire:
             wire.connect((probe["address"], probe["port"]))
             for number, payload in enumerate(payloads, start=1):
+                end = pause + (time.monotonic() if due is None else due + (number - 1) * pause)
+                if number == len(payloads):
+                    end = time.monotonic() + patience(probe)
+                elif end <= time.monotonic():
+                    continue
                 wire.send(payload)
-                end = time.monotonic() + (pause if number < len(payloads) else patience(probe))
                 while len(answers) < enough and (left := end - time.monotonic()) > 0:
                     wire.settimeout(left)
                     try:
