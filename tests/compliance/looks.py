@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -15,12 +15,25 @@ from gatehouse.proof.observation import Observation
 from gatehouse.proof.sockets import CONNECTED, LISTENING, Connection, Socket, connections, lasting, sockets
 from gatehouse.site import INTERNET
 from tests.compliance import errands
+from tests.compliance.field import OWN
+from tests.compliance.field import position as host_in
 from tests.compliance.line import Line
 from tests.compliance.once import once
 from tests.compliance.remote import callers
 
 # Seconds to wait for an answer that must come: a busy gateway takes its time.
 PATIENT = 8.0
+FEW = 24  # probes whose answer may have been lost by accident
+
+Work = dict[str, list[dict[str, Any]]]
+
+
+def _by_position(probes: Iterable[tuple[str, dict[str, Any]]]) -> Work:
+    """What each position is to be asked; nothing twice."""
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for position, probe in probes:
+        found.setdefault(position, {})[probe["id"]] = probe
+    return {position: list(named.values()) for position, named in found.items()}
 
 
 class Looks(Line):
@@ -48,18 +61,21 @@ class Looks(Line):
         ):
             for position, probes in more.items():
                 work.setdefault(position, []).extend(probes)
-        self._be_patient(work)
+        awaited = list(self._awaited(work))
+        for _, probe in awaited:
+            probe["timeout"] = PATIENT
         with ThreadPoolExecutor(2) as pool:
             hosts = pool.submit(self.field.ask, work, self.places) if self.field and self.asks_hosts else None
             self.ask(work)
             if hosts is not None:
                 self._remember(hosts.result())
+        self._ask_once_more(awaited, work)
         self.ask(expect.spoof_work(self.policy, self.places, self.datagrams))
         heard = self.ask({segment: [{"kind": "heard"}] for segment in self.places})
         return {segment: answer.result["heard"] for segment, (answer,) in heard.items()}
 
-    def _be_patient(self, work: dict[str, list[dict[str, Any]]]) -> None:
-        """Has probes that the policy lets through wait longer: that costs nothing where the answer comes."""
+    def _awaited(self, work: Work) -> Iterator[tuple[str, dict[str, Any]]]:
+        """The probes that the policy lets through to somebody else: who waits longer for them waits for nothing."""
         towards = {address: place.segment for place in self.places.values() for address in place.addresses}
         towards |= {address: segment for segment, _, address in self.outside}
         for position, probes in work.items():
@@ -71,7 +87,28 @@ class Looks(Line):
                 if position == expect.GATEWAY or expect.permitted(
                     self.policy, position, towards[address], address, label
                 ):
-                    probe["timeout"] = PATIENT
+                    yield position, probe
+
+    def _ask_once_more(self, awaited: Sequence[tuple[str, dict[str, Any]]], work: Work) -> None:
+        """Asks a few once more that should have been answered, or that somebody else in their segment was answered.
+
+        A datagram may be lost and a host be busy. What shall be shut out gains nothing by that: silence that is asked
+        once more can only be broken. Where many are silent it was no accident.
+        """
+        lost = [(position, probe) for position, probe in awaited if not self._seen[position, probe["id"]].reached]
+        unheard: list[tuple[str, dict[str, Any]]] = []
+        for segment in self.places:
+            probes = {probe["id"]: probe for probe in work[segment] if probe["kind"] not in OWN}
+            for own, theirs in self.pairs(segment, host_in(segment)):
+                if own.let_in == theirs.let_in or (probe := probes.get(own.probe["id"])) is None:
+                    continue
+                (lost if theirs.let_in else unheard).append((segment, probe))
+        if len(lost) + len(unheard) > FEW:
+            return
+        if lost:
+            self.ask(_by_position(lost))
+        if self.field and unheard:
+            self._remember(self.field.ask(_by_position(unheard), self.places))
 
     @property
     def datagrams(self) -> str:

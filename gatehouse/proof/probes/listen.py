@@ -9,7 +9,7 @@ import socket
 import threading
 from typing import Any
 
-from gatehouse.proof.probes.reach import Probe, Result
+from gatehouse.proof.probes.reach import ANSWER_TIMEOUT, Probe, Result, patient
 
 _heard: list[str] = []
 _lock = threading.Lock()
@@ -61,7 +61,7 @@ def _serve(selector: selectors.BaseSelector) -> None:
 
 def _answer(connection: socket.socket, port: int, sender: str) -> None:
     with contextlib.suppress(OSError), connection:
-        connection.settimeout(10)
+        connection.settimeout(patient(ANSWER_TIMEOUT))
         message = connection.recv(2048)
         _note(message, "tcp", port, sender)
         connection.sendall(message[:512])
