@@ -142,11 +142,14 @@ class Looks(Line):
     def outside_of(self, position: str) -> list[Observation]:
         """What a position was asked of real hosts."""
         asked = {expect.across(label, address) for segment, label, address in self.outside if segment != position}
-        return [seen for (where, identity), seen in self._seen.items() if where == position and identity in asked]
+        return [
+            seen for (where, identity), seen in self._seen.copy().items() if where == position and identity in asked
+        ]
 
     def pairs(self, position: str, other: str) -> Iterator[tuple[Observation, Observation]]:
         """What two positions were both asked."""
-        for (where, identity), seen in self._seen.items():
+        # Other lanes go on asking meanwhile.
+        for (where, identity), seen in self._seen.copy().items():
             if where == position and (theirs := self._seen.get((other, identity))) is not None:
                 yield seen, theirs
 

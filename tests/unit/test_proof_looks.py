@@ -77,3 +77,12 @@ def test_what_was_silent_for_a_reason_is_not_asked_once_more() -> None:
     many = {("iot", number): SILENT for number in range(FEW + 1)}
     assert asked_again(many, list(many)) == []
     assert asked_again(dict(list(many.items())[:FEW]), list(many)[:FEW]) == list(many)[:FEW]
+
+
+def test_what_is_asked_meanwhile_does_not_disturb() -> None:
+    live = Asked({("iot", number): ANSWERED for number in (1, 2)} | {(host_in("iot"), n): SILENT for n in (1, 2)})
+    pairs = live.pairs("iot", host_in("iot"))
+    first, _ = next(pairs)
+    live.ask({"guest": [probe(3)]})
+    second, _ = next(pairs)
+    assert [first.probe["port"], second.probe["port"]] == [1, 2]
