@@ -54,8 +54,8 @@ def test(_: Context, tier: str = "", k: str = "") -> None:
     failed = _style() if tier in ("", "style") else []
     wanted = [each for each in TIERS if tier == each or (not tier and each not in ON_REQUEST)]
     by_tier = _run(wanted, *(["-k", k] if k else []))
-    for tier in wanted:
-        _tell("made once more", _why(tier).get("rerun", {}))
+    for each in wanted:
+        _tell("made once more", _why(each).get("rerun", {}))
     for names in by_tier.values():
         _tell("failed", names)
     if failed := [*failed, *by_tier]:

@@ -10,7 +10,7 @@ from testinfra.host import Host
 
 from gatehouse.proof import expect, scans
 from gatehouse.proof.channel import ProbeError
-from gatehouse.proof.expect import split
+from gatehouse.proof.expect import Work, split
 from gatehouse.proof.observation import Observation
 from gatehouse.proof.sockets import CONNECTED, LISTENING, Connection, Socket, connections, lasting, sockets
 from gatehouse.site import INTERNET
@@ -24,8 +24,6 @@ from tests.compliance.remote import callers
 # Seconds to wait for an answer that must come: a busy gateway takes its time.
 PATIENT = 8.0
 FEW = 24  # probes whose answer may have been lost by accident
-
-Work = dict[str, list[dict[str, Any]]]
 
 
 def _by_position(probes: Iterable[tuple[str, dict[str, Any]]]) -> Work:

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from gatehouse.proof.expect import GATEWAY, Place, across
+from gatehouse.proof.expect import GATEWAY, Place, Work, across
 from gatehouse.proof.observation import Observation
 from tests.compliance.field import position as host_in
-from tests.compliance.looks import FEW, Looks, Work
+from tests.compliance.looks import FEW, Looks
 
 SILENT, ANSWERED = {"outcome": "silent"}, {"outcome": "answered"}
 

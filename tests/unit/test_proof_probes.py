@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import itertools
 import json
 import os
 import socket
@@ -92,6 +93,16 @@ def test_datagrams_that_have_a_time_are_sent_then_and_what_is_overdue_is_left_ou
         assert came == ["late", "next", "last"]
         reach.datagrams(at(port, payloads=payloads, pause=0.01))
         assert came[3:] == ["overdue", "late", "next", "last"]
+
+
+@pytest.mark.parametrize("pause", [0.0, 0.005])
+def test_datagrams_without_a_time_are_all_sent_however_busy_the_machine_is(monkeypatch, pause):
+    clock = itertools.count(step=0.05)
+    monkeypatch.setattr(reach.time, "monotonic", lambda: next(clock))
+    came = []
+    with serving(lambda listener, message, sender: came.append(message), socket.SOCK_DGRAM) as port:
+        reach.datagrams(at(port, payloads=["01", "02", "03"], pause=pause))
+    assert came == [b"\1", b"\2", b"\3"]
 
 
 def test_all_positions_send_by_one_clock():

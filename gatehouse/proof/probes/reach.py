@@ -152,12 +152,13 @@ def datagrams(probe: Probe) -> Result:
         with socket.socket(family_of(probe["address"]), socket.SOCK_DGRAM) as wire:
             wire.connect((probe["address"], probe["port"]))
             for number, payload in enumerate(payloads, start=1):
-                end = pause + (time.monotonic() if due is None else due + (number - 1) * pause)
-                if number == len(payloads):
-                    end = time.monotonic() + patience(probe)
-                elif end <= time.monotonic():
+                is_last = number == len(payloads)
+                if due is not None and not is_last and due + number * pause <= time.monotonic():
                     continue
                 wire.send(payload)
+                end = time.monotonic() + (patience(probe) if is_last else pause)
+                if due is not None and not is_last:
+                    end = due + number * pause
                 while len(answers) < enough and (left := end - time.monotonic()) > 0:
                     wire.settimeout(left)
                     try:
